@@ -1,0 +1,1 @@
+"""The search: configuration, space, study, execution and report."""

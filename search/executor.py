@@ -1,0 +1,109 @@
+"""Ray Tune as the study's hands: a searcher that asks and tells it, a scheduler that reports to it.
+
+Tune decides nothing: what to run next, when to stop a trial and how it ended are the study's to say.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+from ray.tune.schedulers import FIFOScheduler, TrialScheduler
+from ray.tune.search import Searcher
+
+from search.study import Proposal, Study
+from trainable.settings import EPOCH_METRICS
+
+Event = Callable[[str, int, dict[str, Any]], None]
+"""Called with what happened (started, epoch, complete, pruned, failed), the trial's number, and its metrics."""
+
+
+class Execution:
+    """What the searcher and the scheduler share: the study, and which of its trials run now.
+
+    Tune pickles its searcher and scheduler into snapshots that we never read; this is left out of them.
+    """
+
+    def __init__(
+        self, study: Study, make_config: Callable[[Proposal], dict[str, Any]], concurrency: int, notify: Event
+    ) -> None:
+        self.study, self.make_config, self.concurrency, self.notify = study, make_config, concurrency, notify
+        self.running: dict[str, int] = {}
+        """Tune's trial ids and the numbers of their trials in the study."""
+        self.pruned: set[int] = set()
+        self.stopping = False
+        self.unfinished: list[int] = []
+        """Trials that were cut off when the whole search was told to stop."""
+
+    def __reduce__(self) -> tuple[type, tuple[()]]:
+        return (object, ())
+
+    def report(self, number: int, result: dict[str, Any]) -> bool:
+        """Record an epoch; whether the trial must stop."""
+        metrics = {name: result[name] for name in EPOCH_METRICS}
+        if self.study.report(number, metrics, node=result.get("hostname", "")):
+            self.pruned.add(number)
+        self.notify("epoch", number, metrics)
+        return number in self.pruned
+
+    def finish(self, number: int, result: dict[str, Any] | None) -> None:
+        """Tell the study how a trial ended; ``result`` is Tune's last for it, None when its worker was lost."""
+        if result is not None and "failure" in result:
+            self._fail(number, result["failure"])
+        elif number in self.pruned:
+            self.study.prune(number, "pruned")
+            self.notify("pruned", number, {})
+        elif result is not None and result.get("done"):
+            self.report(number, result)
+            self.study.complete(number)
+            self.notify("complete", number, {})
+        elif self.stopping:
+            self.unfinished.append(number)
+        else:
+            self._fail(number, "its worker process was lost, and lost again when it was tried once more")
+
+    def _fail(self, number: int, reason: str) -> None:
+        self.study.fail(number, reason)
+        self.notify("failed", number, {"reason": reason})
+
+
+class StudySearcher(Searcher):
+    """Asks the study for trials, as many at a time as there is room for, so that each is chosen knowing the most."""
+
+    def __init__(self, execution: Execution) -> None:
+        super().__init__()
+        self._execution = execution
+
+    def suggest(self, trial_id: str) -> Any:
+        execution = self._execution
+        if len(execution.running) >= execution.concurrency:
+            return None
+        proposal = None if execution.stopping else execution.study.ask()
+        if proposal is None:
+            return None if execution.running else Searcher.FINISHED
+        execution.running[trial_id] = proposal.number
+        execution.notify("started", proposal.number, dict(proposal.values))
+        return execution.make_config(proposal)
+
+    def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
+        number = self._execution.running.pop(trial_id, None)
+        if number is not None:
+            self._execution.finish(number, None if error else result)
+
+    def save(self, checkpoint_path: str) -> None:
+        """Nothing: the study is the state."""
+
+    def restore(self, checkpoint_path: str) -> None:
+        """Nothing: see `save`."""
+
+
+class StudyScheduler(FIFOScheduler):
+    """Reports each epoch to the study and stops the trial when the study's pruner says so."""
+
+    def __init__(self, execution: Execution) -> None:
+        super().__init__()
+        self._execution = execution
+
+    def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
+        number = self._execution.running.get(trial.trial_id)
+        if number is not None and self._execution.report(number, result):
+            return TrialScheduler.STOP
+        return TrialScheduler.CONTINUE

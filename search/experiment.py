@@ -1,0 +1,215 @@
+"""Runs a study's trials on Ray Tune: starts or joins Ray, shares out its CPUs and GPUs, and ends when told to."""
+
+import logging
+import os
+import signal
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import ray
+from ray import tune
+
+from search.config import ResourcesConfig, SearchConfig
+from search.executor import Execution, StudyScheduler, StudySearcher
+from search.progress import Progress
+from search.study import Proposal, Study
+from trainable.errors import InputError
+from trainable.settings import METRICS, TrialSettings
+from trainable.trial import ImageTrial
+
+AUTO_GPU_SHARE = 0.25
+WORKER_RETRIES = 1
+
+_ENVIRONMENT = {
+    "RAY_AIR_NEW_OUTPUT": "0",  # the new output prints 23 lines even when told to be quiet
+    "RAY_CHDIR_TO_TRIAL_DIR": "0",
+    "RAY_memory_monitor_refresh_ms": "0",  # its kills would end the whole experiment; the kernel's are tried again
+    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
+    "TUNE_DISABLE_SIGINT_HANDLER": "1",
+    "TUNE_GLOBAL_CHECKPOINT_S": "3600",  # the study is the state
+}
+
+
+@dataclass(frozen=True)
+class Cluster:
+    """What Ray has to give, and what each trial takes of it."""
+
+    cpus_per_trial: float
+    gpus_per_trial: float
+    concurrency: int
+    """Trials that fit at the same time."""
+
+    @property
+    def threads(self) -> int:
+        """CPU threads of a trial."""
+        return max(int(self.cpus_per_trial), 1)
+
+
+@contextmanager
+def ray_cluster(resources: ResourcesConfig, address: str | None, say: Callable[[str], None]) -> Iterator[Cluster]:
+    """Join the Ray cluster at ``address`` (or at $RAY_ADDRESS, or the one this process is in), or start one here.
+
+    Raises:
+        InputError: no Ray there, or it cannot hold a single trial.
+    """
+    joined = ray.is_initialized()
+    if not joined:
+        _start_ray(address, say)
+    try:
+        yield _share_out(resources, ray.cluster_resources())
+    finally:
+        if not joined:
+            ray.shutdown()
+
+
+def run_experiment(
+    study: Study,
+    search: SearchConfig,
+    cluster: Cluster,
+    progress: Progress,
+    make_settings: Callable[[Proposal], TrialSettings],
+) -> str:
+    """Run trials until the study has no more, or the time budget, the target or the user ends the search.
+
+    Returns:
+        Why it ended, in words: "interrupted" where the user did; then running trials stay as they are, to be resumed.
+    """
+    stopper = _Stopper(study, search, progress)
+    trial_resources = {"CPU": cluster.cpus_per_trial, "GPU": cluster.gpus_per_trial}
+
+    def make_config(proposal: Proposal) -> dict[str, Any]:
+        settings = make_settings(proposal)
+        return {"settings": settings.model_dump(mode="json"), "resources": trial_resources}
+
+    execution = Execution(study, make_config, cluster.concurrency, stopper.notify)
+    stopper.execution = execution
+    with tempfile.TemporaryDirectory(prefix="transfer-search-") as scratch, _environment(), stopper.signals():
+        tuner = tune.Tuner(
+            ImageTrial,
+            tune_config=tune.TuneConfig(
+                num_samples=-1,
+                search_alg=StudySearcher(execution),
+                scheduler=StudyScheduler(execution),
+                reuse_actors=True,
+                trial_dirname_creator=lambda trial: trial.trial_id,
+            ),
+            run_config=tune.RunConfig(
+                storage_path=scratch,
+                name="tune",
+                verbose=0,
+                stop=stopper,
+                failure_config=tune.FailureConfig(max_failures=WORKER_RETRIES),
+            ),
+        )
+        tuner.fit()
+    progress.close()
+    if stopper.reason and stopper.reason != INTERRUPTED:
+        for number in [*execution.running.values(), *execution.unfinished]:
+            study.prune(number, stopper.reason)
+    return stopper.reason or ("every configuration of the space was tried" if study.exhausted else "all trials done")
+
+
+INTERRUPTED = "interrupted"
+
+
+class _Stopper(tune.Stopper):
+    """Ends the whole experiment; Tune asks it after every event."""
+
+    def __init__(self, study: Study, search: SearchConfig, progress: Progress) -> None:
+        self._study, self._search, self._progress = study, search, progress
+        self._began = time.monotonic()
+        self.reason = ""
+        self.execution: Execution | None = None
+
+    def __reduce__(self) -> tuple[type, tuple[()]]:
+        return (object, ())
+
+    def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
+        return False
+
+    def stop_all(self) -> bool:
+        budget = self._search.time_budget
+        if not self.reason and budget is not None and time.monotonic() - self._began > budget:
+            self._stop(f"the time budget of {budget:g} s is spent")
+        return bool(self.reason)
+
+    def notify(self, event: str, number: int, details: Mapping[str, Any]) -> None:
+        """Take note of an event of the execution."""
+        best = self._study.best()
+        if event == "complete" and best is not None and best.value is not None:
+            self._progress.note_best(best.value, best.number)
+            target, maximize = self._search.target, METRICS[self._search.metric] == "maximize"
+            if target is not None and (best.value >= target - 1e-8 if maximize else best.value <= target):
+                self._stop(f"the target {self._search.metric} {target:g} is reached")
+        self._progress(event, number, details)
+
+    @contextmanager
+    def signals(self) -> Iterator[None]:
+        """The first SIGINT or SIGTERM ends the search cleanly, the second one at once."""
+        handlers = {s: signal.signal(s, self._on_signal) for s in (signal.SIGINT, signal.SIGTERM)}
+        self._handlers = handlers
+        try:
+            yield
+        finally:
+            for number, handler in handlers.items():
+                signal.signal(number, handler)
+
+    def _on_signal(self, number: int, frame: FrameType | None) -> None:
+        if self.reason:
+            raise KeyboardInterrupt
+        print("\nstopping; once more to stop at once", flush=True)
+        self._stop(INTERRUPTED)
+
+    def _stop(self, reason: str) -> None:
+        self.reason = reason
+        if self.execution is not None:
+            self.execution.stopping = True
+
+
+def _start_ray(address: str | None, say: Callable[[str], None]) -> None:
+    address = address or os.environ.get("RAY_ADDRESS") or "local"
+    options: dict[str, Any] = {}
+    if address == "local":
+        options = {"include_dashboard": True, "dashboard_host": "127.0.0.1"}
+    try:
+        with _environment():
+            context = ray.init(address, log_to_driver=False, logging_level=logging.ERROR, **options)
+    except (ConnectionError, ValueError, RuntimeError) as error:
+        raise InputError(
+            f"--address must be that of a running Ray cluster, or be left out to start one here; got {address}: {error}"
+        ) from error
+    if context.dashboard_url:
+        token = os.environ.get("RAY_AUTH_TOKEN_PATH", Path.home() / ".ray" / "auth_token")
+        say(f"Ray dashboard: http://{context.dashboard_url} (it asks for the token in {token})")
+
+
+def _share_out(resources: ResourcesConfig, available: Mapping[str, float]) -> Cluster:
+    cpus, gpus = available.get("CPU", 0.0), available.get("GPU", 0.0)
+    wanted = resources.gpus
+    if wanted == "auto":
+        wanted = AUTO_GPU_SHARE if gpus else 0.0
+    for name, need, have in (("cpus", resources.cpus, cpus), ("gpus", wanted, gpus)):
+        if need > have:
+            raise InputError(
+                f"resources.{name} must be at most what there is, {have:g} here, for a trial to start; got {need:g}"
+            )
+    fit = [cpus / resources.cpus] + ([gpus / wanted] if wanted else [])
+    return Cluster(resources.cpus, wanted, int(min(fit) + 1e-6))
+
+
+@contextmanager
+def _environment() -> Iterator[None]:
+    before = {name: os.environ.get(name) for name in _ENVIRONMENT}
+    os.environ.update({name: value for name, value in _ENVIRONMENT.items() if before[name] is None})
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name, None)

@@ -1,0 +1,84 @@
+"""The folder of a run: where each thing lies, and what is written there before the first trial."""
+
+import os
+import sys
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from search.plan import Plan
+from trainable.errors import InputError
+from trainable.settings import TrialSettings
+
+CONFIG, IMAGES, STUDY, SETTINGS = "config.yaml", "images.csv", "study.db", "settings.json"
+
+_PACKAGES = ("torch", "torchvision", "timm", "ray", "optuna", "numpy")
+"""The packages whose versions decide results, and are kept with a run."""
+
+
+def trial_folder(run: Path, number: int) -> Path:
+    """Where trial ``number`` keeps its files."""
+    return run / "trials" / f"{number:05}"
+
+
+def create_folder(folder: Path, plan: Plan) -> None:
+    """Make the run's folder, with everything in it that the trials depend on.
+
+    Raises:
+        InputError: it exists, or cannot be written.
+    """
+    try:
+        folder.mkdir(parents=True)
+        plan.images.save(folder / IMAGES)
+        (folder / CONFIG).write_text(yaml.safe_dump(_resolved(plan), sort_keys=False, allow_unicode=True))
+    except FileExistsError as error:
+        raise InputError(
+            f"a run must have a name of its own, and {folder} exists. Take another --name, or go on with "
+            f"--resume {folder}"
+        ) from error
+    except OSError as error:
+        raise InputError(f"--out must be a folder that can be written to; got {folder}: {error.strerror}") from error
+
+
+def write_settings(settings: TrialSettings) -> TrialSettings:
+    """Keep a trial's complete settings in its folder, so that it can be trained again from there alone."""
+    assert settings.folder is not None
+    settings.folder.mkdir(parents=True, exist_ok=True)
+    partial = settings.folder / f".{SETTINGS}"
+    partial.write_text(settings.model_dump_json(indent=2))
+    os.replace(partial, settings.folder / SETTINGS)
+    return settings
+
+
+def read_settings(run: Path, number: int) -> TrialSettings:
+    """The settings of trial ``number``, with the paths of where the run lies now."""
+    file = trial_folder(run, number) / SETTINGS
+    try:
+        settings = TrialSettings.model_validate_json(file.read_text())
+    except FileNotFoundError as error:
+        raise InputError(f"the trial must be one of the run's; {run} has no trial {number}") from error
+    return settings.model_copy(update={"images": run / IMAGES, "folder": file.parent})
+
+
+def _resolved(plan: Plan) -> dict[str, Any]:
+    """The configuration with every default written out, and what was found: data, weights, versions."""
+    tree = plan.config.resolved()
+    if "backbone" not in tree["space"]:
+        tree["model"]["backbone"] = list(plan.backbones)
+    tree["record"] = {
+        "data": plan.images.source,
+        "data_digest": plan.images.digest,
+        "classes": list(plan.images.classes),
+        "backbones": {
+            backbone.name: {
+                "weights": backbone.weights_note,
+                "digest": backbone.digest,
+                "stages": [stage.name for stage in backbone.stages],
+            }
+            for backbone in plan.backbones.values()
+        },
+        "versions": {"python": sys.version.split()[0], **{name: version(name) for name in _PACKAGES}},
+    }
+    return tree

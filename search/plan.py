@@ -1,0 +1,206 @@
+"""What will run, found out before it does: the images, the backbones and their stages, the space in numbers."""
+
+from collections import Counter
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from search.config import Config
+from search.depths import resolve_depths
+from search.space import Space
+from search.study import FirstTrial, Proposal
+from trainable.backbone import Backbone, WeightsUnavailableError, load_backbone
+from trainable.errors import InputError
+from trainable.images import ImageSet, find_images
+from trainable.settings import TrainSettings, TrialSettings
+
+Say = Callable[[str], None]
+
+RECIPES: Mapping[str, int | str] = {"fine-tune everything": 0, "train the head only": "all"}
+"""The two recipes of PyTorch's transfer-learning tutorial, by the depth they freeze; the rest of each is the defaults
+of `TrainSettings`."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A search that could start now."""
+
+    config: Config
+    images: ImageSet
+    backbones: Mapping[str, Backbone]
+    """The one in use, or all that the space chooses from."""
+    space: Space
+    first: tuple[FirstTrial, ...]
+    notes: tuple[str, ...]
+    """What the user should be told before it starts."""
+
+    def settings(self, proposal: Proposal, images: Path, folder: Path, threads: int) -> TrialSettings:
+        """A trial's complete settings.
+
+        Args:
+            images: the run's table of images.
+            folder: the trial's own.
+            threads: CPU threads of the trial.
+        """
+        values = {**self.config.train.model_dump(), "backbone": next(iter(self.backbones)), **proposal.values}
+        return TrialSettings(
+            images=images,
+            backbone=values.pop("backbone"),
+            weights=self.config.model.weights,
+            train=TrainSettings.model_validate(values),
+            metric=self.config.search.metric,
+            seed=self.config.search.seed,
+            threads=threads,
+            folder=folder,
+        )
+
+    def describe(self) -> str:
+        """The plan in words, for ``--plan``."""
+        lines = [f"data        {self.images.source}", f"classes     {', '.join(self.images.classes)}"]
+        lines += [f"{split:<11} {_count(self.images, split)}" for split in ("train", "val", "test")]
+        for backbone in self.backbones.values():
+            lines += ["", f"backbone    {backbone.name}: {backbone.weights_note}", *_stage_table(backbone)]
+        lines += ["", "space", *("  " + line for line in self.space.describe().splitlines()), "", "first trials"]
+        lines += [f"  {first.name}: {describe_values(first.values)}" for first in self.first]
+        search = self.config.search
+        limits = [f"{search.trials} trials of at most {self.config.train.epochs} epochs"]
+        limits += [f"{search.time_budget:g} s"] if search.time_budget else []
+        limits += [f"until {search.metric} reaches {search.target:g}"] if search.target is not None else []
+        lines += [
+            "",
+            f"search      {', '.join(limits)}",
+            f"sampler     {search.sampler.name}",
+            f"pruner      {search.pruner.name}",
+        ]
+        return "\n".join(lines)
+
+
+def make_plan(config: Config, say: Say) -> Plan:
+    """Find the images, load the backbones, number the space's freeze depths, and check that they fit together.
+
+    Raises:
+        InputError: something that must hold does not.
+    """
+    data = config.data
+    images = find_images(
+        data.source,
+        limit=data.limit,
+        test=data.test,
+        val=data.val,
+        seed=config.search.seed,
+        skip_unreadable=data.skip_unreadable,
+        progress=say,
+    )
+    return plan_for(config, images, say)
+
+
+def plan_for(config: Config, images: ImageSet, say: Say) -> Plan:
+    """`make_plan` for images that were found already, as when a run is resumed."""
+    notes = list(images.notes)
+    backbones = _load_backbones(config, len(images.classes), notes)
+    for backbone in backbones.values():
+        say(f"backbone: {backbone.name}, {backbone.weights_note}")
+    space = resolve_depths(
+        config.parameters(), lambda name, value: backbones[name].depth(value), tuple(backbones), config.where
+    )
+    _check_fixed_depth(config, backbones)
+    _check_batch_sizes(config, space, len(images.split("train")))
+    return Plan(config, images, backbones, space, _first_trials(config, space, backbones, notes), tuple(notes))
+
+
+def describe_values(values: Mapping[str, Any]) -> str:
+    """Settings in one line: ``freeze_depth 3, lr 0.00123``."""
+    return ", ".join(
+        f"{key} {value:.3g}" if isinstance(value, float) else f"{key} {value}" for key, value in values.items()
+    )
+
+
+def _count(images: ImageSet, split: str) -> str:
+    records = images.split(split)
+    if not records:
+        return "none"
+    counts = Counter(record.label for record in records)
+    return f"{len(records):,} images: " + ", ".join(f"{counts[i]:,} {name}" for i, name in enumerate(images.classes))
+
+
+def _stage_table(backbone: Backbone) -> list[str]:
+    total = sum(stage.flops for stage in backbone.stages)
+    lines = [f"  {'freeze_depth':>12}  {'stages up to':<32} {'parameters':>12} {'share of FLOPs':>15}"]
+    for depth, stage in enumerate(backbone.stages, 1):
+        parameters = sum(parameter.numel() for parameter in stage.parameters())
+        label = str(depth) if depth < len(backbone.stages) else "(the head)"
+        lines.append(f"  {label:>12}  {stage.name:<32} {parameters:>12,} {stage.flops / total:>15.1%}")
+    return lines
+
+
+def _load_backbones(config: Config, classes: int, notes: list[str]) -> dict[str, Backbone]:
+    searched = next((p.domain for p in config.parameters().parameters if p.key == "backbone"), None)
+    if searched is not None:
+        names = [str(name) for name in searched.values() or ()]
+        return {name: load_backbone(name, config.model.weights, classes) for name in names}
+    problems: list[str] = []
+    for name in config.model.backbone:
+        try:
+            found = {name: load_backbone(name, config.model.weights, classes)}
+        except WeightsUnavailableError as error:
+            problems.append(str(error))
+        else:
+            notes += [f"passed over: {problem}" for problem in problems]
+            return found
+    raise InputError(
+        f"{config.where('model', 'backbone')}: none of the backbones' weights can be had:\n"
+        + "\n".join(f"  {problem}" for problem in problems)
+    )
+
+
+def _check_fixed_depth(config: Config, backbones: Mapping[str, Backbone]) -> None:
+    if "freeze_depth" in config.space:
+        return
+    for backbone in backbones.values():
+        try:
+            backbone.depth(config.train.freeze_depth)
+        except InputError as error:
+            raise InputError(f"{config.where('train', 'freeze_depth')}: {error}") from error
+
+
+def _check_batch_sizes(config: Config, space: Space, count: int) -> None:
+    domains = [p.domain for p in space.parameters if p.key == "batch_size"]
+    largest = max((max(domain.values() or ()) for domain in domains), default=config.train.batch_size)
+    if largest > count:
+        where = config.where("space" if domains else "train", "batch_size")
+        raise InputError(f"{where}: batch_size must be at most the number of training images, {count} (got {largest})")
+
+
+def _first_trials(
+    config: Config, space: Space, backbones: Mapping[str, Backbone], notes: list[str]
+) -> tuple[FirstTrial, ...]:
+    if config.search.first is None:
+        return _recipes(space, next(iter(backbones)), backbones, notes)
+    found = []
+    for i, given in enumerate(config.search.first):
+        where = config.where("search", "first", i)
+        values = {**given}
+        try:
+            if "freeze_depth" in values:
+                name = values.get("backbone", next(iter(backbones)))
+                values["freeze_depth"] = backbones[name].depth(values["freeze_depth"])
+            space.params(values)
+        except (InputError, ValueError) as error:
+            raise InputError(f"{where}: {error}") from error
+        found.append(FirstTrial(f"first {i + 1}", values))
+    return tuple(found)
+
+
+def _recipes(space: Space, name: str, backbones: Mapping[str, Backbone], notes: list[str]) -> tuple[FirstTrial, ...]:
+    """The tutorial's recipes, moved into the space where they lie outside; of equal ones only the first."""
+    found: dict[str, FirstTrial] = {}
+    for recipe, depth in RECIPES.items():
+        wanted = {**TrainSettings().model_dump(), "backbone": name, "freeze_depth": backbones[name].depth(depth)}
+        values = space.nearest(wanted)
+        moved = [f"{key} {wanted[key]} is {value} there" for key, value in values.items() if wanted[key] != value]
+        if moved:
+            notes.append(f"the tutorial's recipe “{recipe}” is moved into the space: {', '.join(moved)}")
+        if repr(values) not in found:
+            found[repr(values)] = FirstTrial(recipe, values)
+    return tuple(found.values())

@@ -1,0 +1,93 @@
+"""What a user sees while the search runs: one line that renews itself, or plain lines where there is no terminal."""
+
+import shutil
+import sys
+import time
+from collections.abc import Mapping
+from typing import Any, TextIO
+
+from search.plan import describe_values
+
+
+class Progress:
+    """Counts trials and prints how the search goes.
+
+    Args:
+        total: trials to run, or None where only time or a target ends the search.
+        metric: the name of what is optimised.
+    """
+
+    def __init__(self, total: int, metric: str, done: Mapping[str, int], stream: TextIO = sys.stdout) -> None:
+        self._total, self._metric, self._stream = total, metric, stream
+        self._counts = {"complete": 0, "pruned": 0, "failed": 0, **done}
+        self._finished_before = sum(self._counts.values())
+        self._values: dict[int, Mapping[str, Any]] = {}
+        self._last: dict[int, Mapping[str, Any]] = {}
+        self._best: tuple[float, int] | None = None
+        self._began = time.monotonic()
+        self._renews = stream.isatty()
+
+    def __call__(self, event: str, number: int, details: Mapping[str, Any]) -> None:
+        """Take note of an event of `search.executor.Execution`."""
+        if event == "started":
+            self._values[number] = details
+        elif event == "epoch":
+            self._last[number] = details
+        else:
+            self._counts[event] += 1
+            self._say(f"trial {number:>3} {event:<8} {self._outcome(event, number, details)}")
+            self._values.pop(number, None)
+        if self._renews:
+            self._renew()
+        elif event not in ("started", "epoch"):
+            self._say(self.line())
+
+    def note_best(self, value: float, number: int) -> None:
+        """The best complete trial so far."""
+        self._best = (value, number)
+
+    def line(self) -> str:
+        """The state of the search in one line."""
+        counts = self._counts
+        parts = [
+            f"{sum(counts.values())}/{self._total} trials ({len(self._values)} running, {counts['pruned']} pruned"
+            + (f", {counts['failed']} failed)" if counts["failed"] else ")")
+        ]
+        if self._best is not None:
+            parts.append(f"best {self._metric} {self._best[0]:.4f} (trial {self._best[1]})")
+        elapsed = time.monotonic() - self._began
+        parts.append(f"{format_seconds(elapsed)} elapsed")
+        finished = sum(counts.values()) - self._finished_before
+        if finished:
+            left = elapsed / finished * (self._total - sum(counts.values()))
+            parts.append(f"about {format_seconds(left)} to go")
+        return ", ".join(parts)
+
+    def close(self) -> None:
+        """Leave the renewed line behind."""
+        if self._renews:
+            self._stream.write("\n")
+
+    def _outcome(self, event: str, number: int, details: Mapping[str, Any]) -> str:
+        configuration = describe_values(self._values.get(number, {}))
+        if event == "failed":
+            return f"{details['reason']} ({configuration})"
+        last = self._last.get(number)
+        reached = f"{self._metric} {last[self._metric]:.4f} after epoch {last['epoch']}" if last else "no epoch"
+        return f"{reached} ({configuration})"
+
+    def _say(self, text: str) -> None:
+        self._stream.write(("\r\033[K" if self._renews else "") + text + "\n")
+        self._stream.flush()
+
+    def _renew(self) -> None:
+        width = shutil.get_terminal_size().columns
+        self._stream.write("\r\033[K" + self.line()[: width - 1])
+        self._stream.flush()
+
+
+def format_seconds(seconds: float) -> str:
+    """``75`` as ``1m15s``."""
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}h{minutes:02}m" if hours else f"{minutes}m{rest:02}s" if minutes else f"{rest}s"

@@ -1,0 +1,93 @@
+"""A run's folder as tables: written from the study, read by everyone else."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from trainable.errors import InputError
+from trainable.settings import EPOCH_METRICS
+
+TRIALS, CURVES = "trials.csv", "curves.csv"
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run as it lies on disk."""
+
+    folder: Path
+    trials: pd.DataFrame
+    """A row a trial: trial, state, value, best_epoch, epochs, first, the parameters, the metrics at the best epoch,
+    seconds, node, reason."""
+    curves: pd.DataFrame
+    """A row a trial and epoch: trial, epoch, and the metrics."""
+    parameters: tuple[str, ...]
+    """The columns of ``trials`` that hold the searched settings."""
+
+    def __repr__(self) -> str:
+        counts = ", ".join(f"{n} {state}" for state, n in self.trials["state"].value_counts().items())
+        return f"Run({self.folder}: {counts or 'no trials'})"
+
+    def best(self, maximize: bool) -> int:
+        """The number of the best complete trial: by value, then the lower loss, then the shorter time.
+
+        Raises:
+            InputError: no trial is complete.
+        """
+        complete = self.trials[self.trials["state"] == "COMPLETE"]
+        if complete.empty:
+            raise InputError(
+                f"there must be a complete trial to report on; {self.folder} has none yet. Go on with "
+                f"--resume {self.folder}"
+            )
+        ranked = complete.sort_values(["value", "val_loss", "seconds"], ascending=[not maximize, True, True])
+        return int(ranked["trial"].iloc[0])
+
+
+def write_tables(
+    folder: Path, rows: Sequence[dict[str, Any]], curves: Sequence[dict[str, Any]], parameters: Sequence[str]
+) -> None:
+    """Write ``trials.csv`` and ``curves.csv``, each whole or not at all."""
+    columns = [
+        "trial",
+        "state",
+        "value",
+        "best_epoch",
+        "epochs",
+        "first",
+        *parameters,
+        *_METRIC_COLUMNS,
+        "seconds",
+        "node",
+        "reason",
+    ]
+    _write(pd.DataFrame(rows, columns=columns), folder / TRIALS)
+    _write(pd.DataFrame(curves, columns=["trial", *EPOCH_METRICS]), folder / CURVES)
+
+
+def load_run(folder: Path) -> Run:
+    """Read a run's folder.
+
+    Raises:
+        InputError: it is not a run's folder, or no trial has been recorded.
+    """
+    if not (folder / "config.yaml").is_file():
+        raise InputError(f"RUN must be the folder of a run, with a config.yaml in it; got {folder}")
+    try:
+        trials, curves = pd.read_csv(folder / TRIALS), pd.read_csv(folder / CURVES)
+    except FileNotFoundError as error:
+        raise InputError(f"{folder} has no {error.filename} yet: its search has not got as far") from error
+    names = list(trials.columns)
+    parameters = names[names.index("first") + 1 : names.index(_METRIC_COLUMNS[0])]
+    return Run(folder, trials, curves, tuple(parameters))
+
+
+_METRIC_COLUMNS = [name for name in EPOCH_METRICS if name not in ("epoch", "lr", "epoch_time_s", "images_per_s")]
+
+
+def _write(table: pd.DataFrame, file: Path) -> None:
+    partial = file.with_name("." + file.name)
+    table.to_csv(partial, index=False)
+    partial.replace(file)

@@ -1,0 +1,152 @@
+"""The main command: search, then report.
+
+python -m search.run --space default.yaml
+"""
+
+import argparse
+import re
+import sys
+from collections.abc import Callable, Sequence
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from search.config import Config, find_config, load_config
+from search.duration import seconds
+from trainable.errors import InputError
+
+if TYPE_CHECKING:
+    from search.plan import Plan
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command; the exit code is 0, 2 for a mistake of the user's, or 130 where the user interrupted."""
+    options = _parser().parse_args(arguments)
+    return guard(lambda: _run(options), options.debug)
+
+
+def guard(command: Callable[[], int], debug: bool) -> int:
+    """Run a command; a user's mistake becomes one message and exit code 2, with a traceback only under ``debug``."""
+    try:
+        return command()
+    except InputError as error:
+        if debug:
+            raise
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        if debug:
+            raise
+        return 130
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m search.run",
+        description="Find the best way to fine-tune a pretrained network on your images.",
+        epilog="Shipped configurations: default.yaml, hymenoptera.yaml, elpv.yaml, feature_extractor.yaml, smoke.yaml.",
+    )
+    what = parser.add_mutually_exclusive_group(required=True)
+    what.add_argument("--space", metavar="FILE", help="the configuration: a file here, or the name of a shipped one")
+    what.add_argument("--resume", metavar="RUN", type=Path, help="go on with an interrupted run, given its folder")
+    parser.add_argument("--data", metavar="SOURCE", help="a folder of images, or a built-in name (data.source)")
+    parser.add_argument("--out", metavar="DIR", type=Path, default=Path("results"), help="where runs go (results)")
+    parser.add_argument("--name", help="the run's name (the configuration's with date and time)")
+    parser.add_argument("--trials", metavar="N", help="how many configurations to try (search.trials)")
+    parser.add_argument("--epochs", metavar="N", help="epochs of a trial (train.epochs)")
+    parser.add_argument("--time-budget", metavar="TIME", help="end the search after so long: 90s, 10m, 1h30m")
+    parser.add_argument("--set", action="append", default=[], metavar="KEY.PATH=VALUE", help="any other setting")
+    parser.add_argument("--address", metavar="ADDR", help="a Ray cluster to join, instead of starting one here")
+    parser.add_argument("--plan", action="store_true", help="print what would run, and stop")
+    parser.add_argument("--no-report", action="store_true", help="search only; search.report can follow later")
+    parser.add_argument("--debug", action="store_true", help="show tracebacks")
+    return parser
+
+
+def _run(options: argparse.Namespace) -> int:
+    folder, config = _read(options)
+    from search.folder import IMAGES, create_folder
+    from search.plan import make_plan, plan_for
+    from trainable.images import ImageSet
+
+    if options.resume:
+        plan = plan_for(config, ImageSet.load(folder / IMAGES), print)
+    else:
+        plan = make_plan(config, print)
+        print(f"data: {plan.images!r}")
+    for note in plan.notes:
+        print(f"note: {note}")
+    if options.plan:
+        print(plan.describe())
+        return 0
+    if not options.resume:
+        create_folder(folder, plan)
+    reason = _search(folder, plan, options)
+    print(f"search ended: {reason}")
+    if reason == "interrupted":
+        print(f"To go on: python -m search.run --resume {folder}")
+        return 130
+    if not options.no_report:
+        from search.report import make_report
+
+        make_report(folder, None, print)
+    return 0
+
+
+def _read(options: argparse.Namespace) -> tuple[Path, Config]:
+    """The run's folder and its configuration."""
+    overrides = [*options.set]
+    given = {"data.source": options.data, "search.trials": options.trials, "train.epochs": options.epochs}
+    overrides += [f"{key}={value}" for key, value in given.items() if value is not None]
+    if options.time_budget is not None:
+        overrides.append(f"search.time_budget={_seconds(options.time_budget):g}")
+    if options.resume:
+        file = options.resume / "config.yaml"
+        if not file.is_file():
+            raise InputError(f"--resume must name the folder of a run, with a config.yaml in it; got {options.resume}")
+        return options.resume.resolve(), load_config(file, overrides)
+    file = find_config(options.space)
+    name = options.name or f"{file.stem}-{datetime.now():%Y%m%d-%H%M%S}"
+    if not re.fullmatch(r"[\w.-]+", name):
+        raise InputError(f"--name must be made of letters, digits, dots, dashes and underscores; got {name!r}")
+    return (options.out / name).resolve(), load_config(file, overrides)
+
+
+def _seconds(text: str) -> float:
+    try:
+        return float(seconds(text))
+    except ValueError as error:
+        raise InputError(f"--time-budget {error}") from error
+
+
+def _search(folder: Path, plan: "Plan", options: argparse.Namespace) -> str:
+    """Run the trials; why the search ended, in words."""
+    from search.experiment import ray_cluster, run_experiment
+    from search.folder import IMAGES, STUDY, trial_folder, write_settings
+    from search.progress import Progress
+    from search.results import write_tables
+    from search.study import Study, open_study
+
+    search = plan.config.search
+    stored = open_study(
+        search.storage or f"sqlite:///{folder / STUDY}", folder.name, search.metric, resume=options.resume is not None
+    )
+    study = Study(stored, plan.space, search, plan.first)
+    with ray_cluster(plan.config.resources, options.address, print) as cluster:
+        print(f"running {search.trials} trials, {cluster.concurrency} at a time; results go to {folder}")
+        try:
+            return run_experiment(
+                study,
+                search,
+                cluster,
+                Progress(search.trials, search.metric, study.counts()),
+                lambda proposal: write_settings(
+                    plan.settings(proposal, folder / IMAGES, trial_folder(folder, proposal.number), cluster.threads)
+                ),
+            )
+        finally:
+            write_tables(folder, *study.tables(), plan.space.keys)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

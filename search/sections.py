@@ -1,0 +1,94 @@
+"""The sections of a configuration, but for the space and what is trained."""
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+
+from search.duration import seconds
+from search.method import PrunerConfig, SamplerConfig
+from search.problem import shown, unknown
+from trainable.settings import METRICS
+
+
+def _one_or_more(value: Any) -> Any:
+    """A single value as the list of it; lists as the tuples that frozen settings hold."""
+    return value if isinstance(value, tuple) else tuple(value) if isinstance(value, list) else (value,)
+
+
+def _metric(value: Any) -> Any:
+    if str(value).startswith("test"):
+        raise ValueError(
+            f"must be a validation metric: the test split is opened once, by the report (got {value}); "
+            f"there is {', '.join(METRICS)}"
+        )
+    if value not in tuple(METRICS):
+        raise ValueError(f"no such metric: {shown(value)}; {unknown(str(value), METRICS)}")
+    return value
+
+
+def _gpus(value: Any) -> Any:
+    if value == "auto":
+        return value
+    if isinstance(value, bool) or not isinstance(value, int | float) or value < 0:
+        raise ValueError(f"must be auto or a number >= 0, the GPUs of each trial (got {shown(value)})")
+    if value > 1 and value != int(value):
+        raise ValueError(f"must be whole above 1: a trial has a share of one GPU, or several (got {value})")
+    return float(value)
+
+
+Text = Annotated[str, Field(min_length=1)]
+Texts = Annotated[tuple[Text, ...], BeforeValidator(_one_or_more)]
+
+
+class Section(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class DataConfig(Section):
+    """Which images."""
+
+    source: Annotated[Texts, Field(min_length=1)]
+    """Folders or built-in names; the first that can be had is used."""
+    limit: Annotated[int, Field(ge=1)] | None = None
+    """At most so many images, stratified; None: all."""
+    test: Annotated[float, Field(gt=0, lt=1)] | None = None
+    """The share of the training images to seal as test split; None: test/ if there is one."""
+    val: Annotated[float, Field(gt=0, lt=1)] = 0.25
+    """The share of the training images that validates where there is no val/."""
+    skip_unreadable: bool = False
+    """Leave out images that cannot be read, instead of stopping."""
+
+
+class ModelConfig(Section):
+    """Which pretrained model."""
+
+    backbone: Texts = ()
+    """torchvision or timm names; the first whose weights can be had is used. Empty only where the space chooses it."""
+    weights: Text = "pretrained"
+    """pretrained, random, or a file."""
+
+
+class SearchConfig(Section):
+    """How the space is searched, and until when."""
+
+    trials: Annotated[int, Field(ge=1)] = 30
+    time_budget: Annotated[float, BeforeValidator(seconds), Field(gt=0)] | None = None
+    """Seconds after which no trial is started; None: no limit. In YAML also 90s, 10m, 1h30m."""
+    target: float | None = None
+    """The value of the metric with which the search ends; None: none."""
+    metric: Annotated[str, BeforeValidator(_metric)] = "val_accuracy"
+    sampler: SamplerConfig = SamplerConfig()
+    pruner: PrunerConfig = PrunerConfig()
+    first: Annotated[tuple[dict[str, Any], ...], BeforeValidator(_one_or_more)] | None = None
+    """Configurations to run before sampling; None: the tutorial's two recipes."""
+    seed: Annotated[int, Field(ge=0)] = 0
+    storage: Text | None = None
+    """An Optuna storage URL; None: study.db in the run's folder."""
+
+
+class ResourcesConfig(Section):
+    """What one trial is given."""
+
+    cpus: Annotated[float, Field(gt=0)] = 1.0
+    gpus: Annotated[float | Literal["auto"], BeforeValidator(_gpus)] = "auto"
+    """A number or share of GPUs; auto: none on a machine without any, else a quarter."""

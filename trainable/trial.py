@@ -1,0 +1,151 @@
+"""A trial as Ray Tune runs it; and, without Ray, the command that trains one configuration in this process.
+
+python -m trainable.trial --images results/RUN/images.csv --backbone tf_efficientnet_lite0 --set lr=0.01
+"""
+
+import argparse
+import functools
+import os
+import sys
+import traceback
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import ValidationError
+from ray import tune
+
+from trainable.backbone import Backbone, load_backbone
+from trainable.errors import InputError
+from trainable.images import ImageSet
+from trainable.settings import TrainSettings, TrialSettings
+from trainable.training import Training
+
+FAILURE_FILE = "failure.txt"
+
+
+class ImageTrial(tune.Trainable):
+    """Glue between Ray Tune and `Training`.
+
+    ``config`` is ``{"settings": …, "resources": …}``: a `TrialSettings` in JSON form, and Ray's shares. An exception of the trial's own ends it with a
+    result that has ``failure`` (the reason, one line) in place of metrics, and leaves the traceback in its folder;
+    so only lost workers are Ray's to try again, and those go on from the trial's last checkpoint.
+    """
+
+    @classmethod
+    def default_resource_request(cls, config: dict[str, Any]) -> tune.PlacementGroupFactory:
+        """The shares of CPUs and GPUs that the configuration asks for."""
+        return tune.PlacementGroupFactory([config["resources"]])
+
+    def setup(self, config: dict[str, Any]) -> None:
+        self._settings = TrialSettings.model_validate(config["settings"])
+        self._training: Training | None = None
+        self._given = 0
+
+    def reset_config(self, new_config: dict[str, Any]) -> bool:
+        """Serve the next trial in this process: torch stays imported, the backbone stays loaded."""
+        self.setup(new_config)
+        return True
+
+    def step(self) -> dict[str, Any]:
+        """One epoch; or, where a checkpoint knows more epochs than were reported yet, the next of those."""
+        try:
+            metrics = self._next_epoch()
+        except Exception as error:
+            return {"failure": self._record(error), "done": True}
+        return {**metrics, "done": self._given >= self._settings.train.epochs}
+
+    def _next_epoch(self) -> dict[str, float]:
+        if self._training is None:
+            self._training = start_training(self._settings)
+            self._training.resume()
+        if self._given == len(self._training.history):
+            self._training.run_epoch()
+            self._training.save()
+        self._given += 1
+        return self._training.history[self._given - 1]
+
+    def _record(self, error: Exception) -> str:
+        if self._settings.folder is not None:
+            self._settings.folder.mkdir(parents=True, exist_ok=True)
+            (self._settings.folder / FAILURE_FILE).write_text(traceback.format_exc())
+        return f"{type(error).__name__}: {error}".splitlines()[0]
+
+    def save_checkpoint(self, checkpoint_dir: str) -> None:
+        """Nothing: the trial keeps its checkpoint in its own folder, written before its epoch is reported."""
+
+    def load_checkpoint(self, checkpoint: Any) -> None:
+        """Nothing: see `save_checkpoint`."""
+
+
+def start_training(settings: TrialSettings) -> Training:
+    """A training at its beginning; backbone and images are kept for the next one in this process."""
+    images = _load_images(settings.images, settings.images.stat().st_mtime_ns)
+    return Training(settings, images, _load_backbone(settings.backbone, settings.weights, len(images.classes)))
+
+
+@functools.lru_cache(maxsize=1)
+def _load_images(file: Path, _modified: int) -> ImageSet:
+    return ImageSet.load(file)
+
+
+@functools.lru_cache(maxsize=2)
+def _load_backbone(name: str, weights: str, classes: int) -> Backbone:
+    return load_backbone(name, weights, classes)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Train one configuration here, without Ray, and print its epochs; under a debugger, say."""
+    parser = argparse.ArgumentParser(prog="python -m trainable.trial", description=main.__doc__)
+    parser.add_argument("--images", type=Path, required=True, help="images.csv of a run")
+    parser.add_argument("--backbone", required=True, help="a classifier of torchvision or timm")
+    parser.add_argument("--weights", default="pretrained", help="pretrained, random, or a file (default: pretrained)")
+    parser.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help="a setting, such as lr=0.01")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--threads", type=int, default=os.cpu_count(), help="CPU threads (default: all)")
+    parser.add_argument("--folder", type=Path, help="where to keep the checkpoint, and to go on from")
+    options = parser.parse_args(arguments)
+    try:
+        settings = TrialSettings(
+            images=options.images,
+            backbone=options.backbone,
+            weights=options.weights,
+            train=_parse_settings(options.set),
+            seed=options.seed,
+            threads=options.threads,
+            folder=options.folder,
+        )
+        _print_epochs(settings)
+    except InputError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+def _parse_settings(assignments: list[str]) -> TrainSettings:
+    pairs = [assignment.partition("=") for assignment in assignments]
+    try:
+        return TrainSettings.model_validate({name: yaml.safe_load(value) for name, _, value in pairs})
+    except ValidationError as error:
+        problems = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']} (got {e['input']!r})" for e in error.errors())
+        raise InputError(
+            f"--set must name settings and values that hold: {problems}. "
+            f"The settings: {', '.join(TrainSettings.model_fields)}"
+        ) from error
+
+
+def _print_epochs(settings: TrialSettings) -> None:
+    if not settings.images.is_file():
+        raise InputError(f"--images must be the images.csv of a run; there is no file {settings.images}")
+    training = start_training(settings)
+    training.resume()
+    while len(training.history) < settings.train.epochs:
+        metrics = training.run_epoch()
+        if settings.folder is not None:
+            training.save()
+        print("  ".join(f"{name} {value:.4g}" for name, value in metrics.items()), flush=True)
+    print(f"best epoch: {training.best_epoch}")
+
+
+if __name__ == "__main__":
+    sys.exit(main())
