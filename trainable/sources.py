@@ -62,7 +62,7 @@ def hymenoptera(progress: Progress) -> Listing:
     return replace(listing, source=f"hymenoptera (the tutorial's 397 photographs of ants and bees, in {folder})")
 
 
-def elpv(progress: Progress) -> Listing:
+def elpv(_progress: Progress) -> Listing:
     """Photographs of solar cells, inside the package elpv-dataset: defective (probability at least 0.5) or functional.
 
     Split as in its papers: 75/25, stratified by class and cell type (mono, poly); the 25 % is the test split.

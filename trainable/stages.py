@@ -7,6 +7,8 @@ its normalisation and activation) the last is kept.
 """
 
 import math
+import re
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -28,9 +30,13 @@ class Stage(nn.Module):
     Composing all stages of a network gives the network's output bit for bit, in both modes.
     """
 
-    def __init__(self, name: str, paths: Sequence[str], flops: int, graphs: dict[bool, fx.GraphModule]) -> None:
+    def __init__(
+        self, name: str, paths: Sequence[str], flops: int, elements: int, graphs: dict[bool, fx.GraphModule]
+    ) -> None:
         super().__init__()
         self.name = name
+        self.elements = elements
+        """Numbers in one image's output."""
         self.paths = tuple(paths)
         """Qualified names of the modules and operations inside, in the order of execution."""
         self.flops = flops
@@ -61,7 +67,7 @@ def cut_into_stages(model: nn.Module, classifier: str, image_size: tuple[int, in
     """
     traces = {mode: _trace(model, mode, image_size) for mode in (True, False)}
     evaluated = traces[False]
-    possible = set(evaluated.cuts()) & set(traces[True].cuts())
+    possible = set(evaluated.cuts()) & set(traces[True].cuts()) & _alike(*traces.values())
     blocks = _find_blocks(model, evaluated, possible, _head_begins(evaluated, possible, classifier))
     cuts = [block.cut for block in blocks]
     stages = []
@@ -70,7 +76,8 @@ def cut_into_stages(model: nn.Module, classifier: str, image_size: tuple[int, in
     ):
         nodes = evaluated.segment(begin, end)
         graphs = {mode: trace.extract(begin, end) for mode, trace in traces.items()}
-        stages.append(Stage(name, [evaluated.path[n] for n in nodes], sum(evaluated.flops[n] for n in nodes), graphs))
+        paths, flops = [evaluated.path[n] for n in nodes], sum(evaluated.flops[n] for n in nodes)
+        stages.append(Stage(name, paths, flops, evaluated.elements(end), graphs))
     return tuple(stages)
 
 
@@ -151,6 +158,25 @@ class _Trace:
         stop = self.nodes.index(self.node_at[end]) + 1 if end else len(self.nodes)
         return [n for n in self.nodes[start:stop] if n.op not in ("placeholder", "output") and n not in self.constant]
 
+    def overwrites(self, source: fx.Node, segment: Sequence[fx.Node]) -> bool:
+        """Whether an operation of the segment, whose input is ``source``, changes that in place."""
+        memory = _memory(self.values[0][source])
+        return any(
+            self._is_in_place(node) and memory in (_memory(self.values[0].get(n)) for n in node.all_input_nodes)
+            for node in segment
+        )
+
+    def _is_in_place(self, node: fx.Node) -> bool:
+        if node.op == "call_module":
+            return bool(getattr(self.module.get_submodule(str(node.target)), "inplace", False))
+        name = node.target if node.op == "call_method" else getattr(node.target, "__name__", "")
+        return str(name).endswith("_") and not str(name).endswith("__")
+
+    def elements(self, end: str | None) -> int:
+        """Numbers that one image has in the value behind which a cut was made; None: in the output."""
+        value = self.values[0][self.node_at[end] if end else self.nodes[-1]]
+        return value.numel() // _BATCHES[0]
+
     def is_dropout(self, node: fx.Node) -> bool:
         if node.op == "call_module":
             return isinstance(self.module.get_submodule(str(node.target)), (nn.Dropout, nn.Identity))
@@ -172,7 +198,11 @@ class _Trace:
                     made[node] = graph.call_function(_evaluate, (made[source], size))
             return made[node]
 
-        for node in self.segment(begin, end):
+        segment = self.segment(begin, end)
+        if self.overwrites(source, segment):
+            # The input may be shared: a batch of activations is seen again by later epochs and other trials.
+            made[source] = graph.call_method("clone", (made[source],))
+        for node in segment:
             if node.target is not torch._assert:
                 made[node] = graph.node_copy(node, provide)
         assert isinstance(result, fx.Node)
@@ -181,6 +211,20 @@ class _Trace:
 
 
 _BATCHES = (2, 3)
+
+
+def _alike(first: _Trace, second: _Trace) -> set[str]:
+    """Paths that mean the same operation in both traces.
+
+    Operations of one kind are numbered within a module (``mul``, ``mul_1``), so where one mode has more of them a
+    number means something else.
+    """
+    (counts, others) = (Counter(map(_kind, trace.node_at)) for trace in (first, second))
+    return {path for path in first.node_at if counts[_kind(path)] == others[_kind(path)]}
+
+
+def _kind(path: str) -> str:
+    return re.sub(r"_\d+$", "", path)
 
 
 def _trace(model: nn.Module, training: bool, image_size: tuple[int, int]) -> _Trace:
@@ -230,6 +274,11 @@ def _holds_tensor(value: Any) -> bool:
     if isinstance(value, (tuple, list)):
         return any(_holds_tensor(item) for item in value)
     return isinstance(value, torch.Tensor)
+
+
+def _memory(value: Any) -> int | None:
+    """What tensors that share their elements have in common."""
+    return value.untyped_storage()._cdata if isinstance(value, torch.Tensor) else None
 
 
 def _is_attribute(node: fx.Node) -> bool:

@@ -12,7 +12,7 @@ from trainable.backbone import Backbone
 from trainable.checkpoint import load_checkpoint, save_checkpoint
 from trainable.epoch import predict, rebatch, score, train_epoch
 from trainable.images import ImageSet
-from trainable.memo import Memo
+from trainable.memo import FrozenPass, Memo
 from trainable.settings import TrialSettings, best_epoch
 
 CHECKPOINT = "checkpoint.pt"
@@ -37,7 +37,8 @@ class Training:
         backbone.reset(self.depth, _derive_seed(settings.seed, "head"))
         backbone.model.to(self.device)
         self._open = backbone.stages[self.depth :]
-        self._memo = Memo(backbone, self.depth, train, settings.seed, self.device)
+        frozen = FrozenPass(backbone, train, settings.seed, self.device)
+        self._memo = Memo(frozen, self.depth, settings.memo)
         self._optimizer = _make_optimizer(settings, [p for stage in self._open for p in stage.parameters()])
         self._schedule = torch.optim.lr_scheduler.StepLR(self._optimizer, train.step_size, train.gamma)
 
@@ -86,7 +87,7 @@ class Training:
         shuffle = torch.Generator().manual_seed(_derive_seed(seed, "order", epoch))
         order = torch.randperm(len(records), generator=shuffle).tolist()
         labels = torch.tensor([records[i].label for i in order]).to(self.device)
-        blocks = self._memo.activations([records[i] for i in order], epoch % (train.views or train.epochs))
+        blocks = self._memo.activations(records, epoch % (train.views or train.epochs), order)
         for stage in self._open:
             stage.train()
         with torch.random.fork_rng():

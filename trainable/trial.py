@@ -7,6 +7,7 @@ import argparse
 import functools
 import os
 import sys
+import tempfile
 import traceback
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ from ray import tune
 
 from trainable.backbone import Backbone, load_backbone
 from trainable.errors import InputError
-from trainable.images import ImageSet
+from trainable.images import ImageSet, find_images
 from trainable.settings import TrainSettings, TrialSettings
 from trainable.training import Training
 
@@ -27,9 +28,11 @@ FAILURE_FILE = "failure.txt"
 class ImageTrial(tune.Trainable):
     """Glue between Ray Tune and `Training`.
 
-    ``config`` is ``{"settings": …, "resources": …}``: a `TrialSettings` in JSON form, and Ray's shares. An exception of the trial's own ends it with a
-    result that has ``failure`` (the reason, one line) in place of metrics, and leaves the traceback in its folder;
-    so only lost workers are Ray's to try again, and those go on from the trial's last checkpoint.
+    ``config`` is ``{"settings": …, "resources": …}``: a `TrialSettings` in JSON form, and Ray's shares.
+
+    An exception of the trial's own ends it with a result that has ``failure`` (the reason, one line) in place of
+    metrics, and leaves the traceback in its folder; so only lost workers are Ray's to try again, and those go on from
+    the trial's last checkpoint.
     """
 
     @classmethod
@@ -95,10 +98,13 @@ def _load_backbone(name: str, weights: str, classes: int) -> Backbone:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Train one configuration here, without Ray, and print its epochs; under a debugger, say."""
+    """Train one configuration in this process, without Ray (under a debugger, say), and print its epochs."""
     parser = argparse.ArgumentParser(prog="python -m trainable.trial", description=main.__doc__)
-    parser.add_argument("--images", type=Path, required=True, help="images.csv of a run")
-    parser.add_argument("--backbone", required=True, help="a classifier of torchvision or timm")
+    parser.add_argument("--settings", type=Path, metavar="FILE", help="a trial's settings.json: train that trial again")
+    parser.add_argument("--images", type=Path, metavar="FILE", help="images.csv of a run (default: see --data)")
+    parser.add_argument("--data", action="append", metavar="SOURCE", help="a folder of images, or a built-in name")
+    parser.add_argument("--limit", type=int, default=600, metavar="N", help="at most so many images of --data (600)")
+    parser.add_argument("--backbone", default="tf_efficientnet_lite0", help="a classifier of torchvision or timm")
     parser.add_argument("--weights", default="pretrained", help="pretrained, random, or a file (default: pretrained)")
     parser.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help="a setting, such as lr=0.01")
     parser.add_argument("--seed", type=int, default=0)
@@ -106,26 +112,50 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--folder", type=Path, help="where to keep the checkpoint, and to go on from")
     options = parser.parse_args(arguments)
     try:
-        settings = TrialSettings(
-            images=options.images,
-            backbone=options.backbone,
-            weights=options.weights,
-            train=_parse_settings(options.set),
-            seed=options.seed,
-            threads=options.threads,
-            folder=options.folder,
-        )
-        _print_epochs(settings)
+        with tempfile.TemporaryDirectory(prefix="transfer-search-") as scratch:
+            _print_epochs(_settings(options, Path(scratch)))
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     return 0
 
 
-def _parse_settings(assignments: list[str]) -> TrainSettings:
+def _settings(options: argparse.Namespace, scratch: Path) -> TrialSettings:
+    if options.settings is not None:
+        base = _read_settings(options.settings)
+        return base.model_copy(update={"train": _with(base.train, options.set), "folder": options.folder, "memo": None})
+    if options.images is None:
+        options.images = scratch / "images.csv"
+        sources = options.data or ["hymenoptera", "elpv"]
+        images = find_images(
+            sources, limit=options.limit, test=None, val=0.25, seed=options.seed, skip_unreadable=False, progress=print
+        )
+        print(images)
+        images.save(options.images)
+    return TrialSettings(
+        images=options.images,
+        backbone=options.backbone,
+        weights=options.weights,
+        train=_with(TrainSettings(), options.set),
+        seed=options.seed,
+        threads=options.threads,
+        folder=options.folder,
+    )
+
+
+def _read_settings(file: Path) -> TrialSettings:
+    try:
+        return TrialSettings.model_validate_json(file.read_text())
+    except (OSError, ValidationError) as error:
+        raise InputError(f"--settings must be a settings.json out of a run's trials/; got {file}: {error}") from error
+
+
+def _with(settings: TrainSettings, assignments: list[str]) -> TrainSettings:
     pairs = [assignment.partition("=") for assignment in assignments]
     try:
-        return TrainSettings.model_validate({name: yaml.safe_load(value) for name, _, value in pairs})
+        return TrainSettings.model_validate(
+            {**settings.model_dump(), **{name: yaml.safe_load(value) for name, _, value in pairs}}
+        )
     except ValidationError as error:
         problems = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']} (got {e['input']!r})" for e in error.errors())
         raise InputError(

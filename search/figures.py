@@ -1,0 +1,84 @@
+"""The figures of a report, from a run's tables and its model's predictions: SVG and PNG files, with captions."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from search.influence import draw_importances, draw_parallel, draw_slices
+from search.photos import draw_confusion, draw_predictions
+from search.results import Run
+from search.style import report_style, save
+from search.trends import draw_curves, draw_history
+from trainable.settings import METRICS
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A figure that has been drawn."""
+
+    name: str
+    title: str
+    caption: str
+    """Plain text: what is shown, and how to read it."""
+    svg: Path
+    png: Path
+
+
+_TITLES = {
+    "predictions": "What the model sees",
+    "confusion": "Which classes it confuses",
+    "curves": "Learning curves",
+    "history": "How the search went",
+    "parallel": "Configurations and their scores",
+    "importances": "Which parameters matter",
+    "slices": "One parameter at a time",
+}
+
+
+def draw_figures(
+    run: Run,
+    predictions: pd.DataFrame,
+    classes: Sequence[str],
+    importances: Mapping[str, float],
+    metric: str,
+    chosen: int,
+    folder: Path,
+) -> list[Figure]:
+    """Draw every figure that there is something to draw for.
+
+    Args:
+        predictions: of the retrained model, a row a validation image: path, class, predicted (names of classes),
+            confidence (0-1, of the predicted class), correct.
+        importances: share a parameter; may be empty.
+        metric: the one that the search optimised, of ``METRICS``.
+        chosen: the number of the retrained trial.
+        folder: where NAME.svg and NAME.png are written.
+
+    Returns:
+        The figures in the order of presentation.
+    """
+    trials, curves, parameters = _scored(run.trials, metric), run.curves, run.parameters
+    with report_style():
+        drawn = {
+            "predictions": draw_predictions(predictions) if len(predictions) else None,
+            "confusion": draw_confusion(predictions, classes) if len(predictions) else None,
+            "curves": draw_curves(trials, curves, metric, chosen) if len(curves) else None,
+            "history": draw_history(trials, metric, chosen) if len(trials) else None,
+            "parallel": draw_parallel(trials, parameters, metric, chosen),
+            "importances": draw_importances(importances),
+            "slices": draw_slices(trials, parameters, metric, chosen),
+        }
+        return [
+            Figure(name, _TITLES[name], made[1], *save(made[0], folder, name)) for name, made in drawn.items() if made
+        ]
+
+
+def _scored(trials: pd.DataFrame, metric: str) -> pd.DataFrame:
+    """With a column ``score``: the metric at the trial's best epoch, whether complete or stopped early. The column
+    ``value`` is the study's: of trials stopped early the last epoch's, and moved a little by the loss."""
+    assert metric in METRICS
+    score = pd.to_numeric(trials[metric] if metric in trials else trials["value"], errors="coerce").astype(float)
+    return trials.assign(score=score.where(np.isfinite(score))).sort_values("trial", ignore_index=True)

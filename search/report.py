@@ -1,0 +1,157 @@
+"""The report of a run: the chosen configuration trained again, its predictions, the figures, the verdict.
+
+python -m search.report results/RUN
+"""
+
+import argparse
+import json
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from search.run import guard
+from trainable.errors import InputError
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from search.config import Config
+    from search.results import Run
+    from search.retrain import Retrained
+    from search.verdict import Verdict
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command."""
+    parser = argparse.ArgumentParser(
+        prog="python -m search.report",
+        description="Retrain a run's best configuration, save the model, and write report.html.",
+    )
+    parser.add_argument("run", metavar="RUN", type=Path, help="the folder of a run")
+    parser.add_argument("--trial", metavar="N", type=int, help="another trial than the best")
+    parser.add_argument("--debug", action="store_true", help="show tracebacks")
+    options = parser.parse_args(arguments)
+    return guard(lambda: make_report(options.run, options.trial, print), options.debug)
+
+
+def make_report(folder: Path, trial: int | None, say: Callable[[str], None]) -> int:
+    """Write ``best/``, ``figures/``, ``predictions.csv``, ``report.json`` and ``report.html``; 0, an exit code.
+
+    Args:
+        trial: the trial to retrain; None: the best.
+
+    Raises:
+        InputError: no such run or trial, or none that was trained.
+    """
+    from search.config import load_config
+    from search.results import load_run
+    from trainable.settings import METRICS
+
+    folder = folder.resolve()
+    run = load_run(folder)
+    config = load_config(folder / "config.yaml")
+    number = run.best(METRICS[config.search.metric] == "maximize") if trial is None else _check(run, trial)
+    from search.retrain import retrain
+
+    say(f"retraining trial {number}")
+    made = retrain(run, number, folder / "best", say)
+    made.predictions.to_csv(folder / "predictions.csv", index=False)
+    verdict = _judge(run, number, config, made)
+    (folder / "report.json").write_text(json.dumps(verdict.to_dict(), indent=2))
+    _write_page(folder, run, config, made, verdict)
+    for sentence in verdict.sentences():
+        say(sentence)
+    say(f"report: {folder / 'report.html'}")
+    say(f"to classify new images: python -m search.predict {folder} IMAGE|FOLDER…")
+    return 0
+
+
+def _check(run: "Run", trial: int) -> int:
+    trained = run.trials.loc[run.trials["epochs"] > 0, "trial"].tolist()
+    if trial not in trained:
+        raise InputError(
+            f"--trial must be one that was trained at least one epoch: {', '.join(map(str, trained))}; got {trial}"
+        )
+    return trial
+
+
+def _judge(run: "Run", number: int, config: "Config", made: "Retrained") -> "Verdict":
+    from search.plan import RECIPES
+    from search.verdict import Verdict, score_split
+
+    metric = config.search.metric
+    trials = run.trials
+    recipes = trials[trials["first"].isin(list(RECIPES)) & (trials["state"] == "COMPLETE")]
+    val = score_split(made.predictions, "val")
+    assert val is not None
+    return Verdict(
+        trial=number,
+        epochs=made.epochs,
+        metric=metric,
+        val=val,
+        test=score_split(made.predictions, "test"),
+        recipes=dict(zip(recipes["first"], recipes[metric], strict=True)),
+        value=trials.loc[trials["trial"] == number, metric].item(),
+        same_curve=made.same_curve,
+        candidates=int((trials["epochs"] > 0).sum()),
+    )
+
+
+def _write_page(folder: Path, run: "Run", config: "Config", made: "Retrained", verdict: "Verdict") -> None:
+    from search.figures import draw_figures
+    from search.page import write_page
+
+    validation = made.predictions[made.predictions["split"] == "val"]
+    figures = draw_figures(
+        run,
+        validation,
+        made.images.classes,
+        _importances(folder, config),
+        config.search.metric,
+        verdict.trial,
+        folder / "figures",
+    )
+    record = config.record or {}
+    facts = {
+        "data": str(record.get("data", made.images.source)),
+        "classes": ", ".join(made.images.classes),
+        "images": ", ".join(f"{split} {len(made.images.split(split)):,}" for split in ("train", "val", "test")),
+        "backbone": made.settings.backbone,
+        "validation accuracy": str(verdict.val),
+        **({"test accuracy": str(verdict.test)} if verdict.test else {}),
+        **{name: str(value) for name, value in made.settings.train.model_dump().items() if value is not None},
+    }
+    steps = [
+        ("Classify new images:", f"python -m search.predict {folder} IMAGE_OR_FOLDER"),
+        ("The model by itself is this folder:", str(folder / "best")),
+        ("Report on another trial:", f"python -m search.report {folder} --trial N"),
+    ]
+    write_page(
+        folder / "report.html",
+        f"Search {folder.name}",
+        verdict.sentences(),
+        facts,
+        steps,
+        figures,
+        run.trials,
+        (folder / "config.yaml").read_text(),
+    )
+
+
+def _importances(folder: Path, config: "Config") -> dict[str, float]:
+    """PED-ANOVA importances (Watanabe, Bansal, Hutter, *IJCAI* 2023); empty where there are too few trials."""
+    import optuna
+
+    from search.folder import study_address
+    from search.study import open_study
+
+    study = open_study(*study_address(folder, config), config.search.metric, resume=True)
+    complete = study.get_trials(deepcopy=False, states=(optuna.trial.TrialState.COMPLETE,))
+    if len(complete) < 4 or len({trial.value for trial in complete}) < 2:
+        return {}
+    return dict(optuna.importance.get_param_importances(study))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

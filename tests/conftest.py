@@ -1,0 +1,65 @@
+"""What several test files share. Nothing heavy is imported before a test asks for it."""
+
+import os
+import socket
+from pathlib import Path
+
+import pytest
+
+os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
+os.environ["WANDB_MODE"] = "disabled"
+
+
+@pytest.fixture
+def one_thread():
+    """torch on one thread, as a trial has it by default."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="session")
+def pictures(tmp_path_factory) -> Path:
+    """images.csv of 40 small pictures, 24 to train on and 16 to validate: bright discs, and bright squares."""
+    from trainable.images import find_images
+
+    top = tmp_path_factory.mktemp("pictures")
+    for split, count in (("train", 12), ("val", 8)):
+        for class_name in ("disc", "square"):
+            for number in range(count):
+                draw(top / split / class_name / f"{number:02}.png", class_name, f"{split} {class_name} {number}")
+    images = find_images(
+        [str(top)], limit=None, test=None, val=0.25, seed=0, skip_unreadable=False, progress=lambda text: None
+    )
+    images.save(top / "images.csv")
+    return top / "images.csv"
+
+
+def draw(file: Path, shape: str, seed: object) -> Path:
+    """A noisy picture of a disc or a square somewhere, 48 × 40 pixels."""
+    import random
+
+    import numpy as np
+    from PIL import Image
+
+    chance = random.Random(str(seed))
+    pixels = np.frombuffer(chance.randbytes(40 * 48 * 3), np.uint8).reshape(40, 48, 3) // 3
+    y, x = np.mgrid[:40, :48]
+    top, left = chance.randint(10, 30), chance.randint(10, 38)
+    away = (abs(y - top), abs(x - left))
+    inside = np.hypot(*away) < 9 if shape == "disc" else np.maximum(*away) < 8
+    pixels = np.where(inside[..., None], pixels + 150, pixels).astype(np.uint8)
+    file.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(pixels).save(file)
+    return file
+
+
+@pytest.fixture
+def closed_port() -> int:
+    """A port of the loopback at which nobody listens."""
+    with socket.socket() as held:
+        held.bind(("127.0.0.1", 0))
+        return held.getsockname()[1]

