@@ -74,13 +74,17 @@ def run_experiment(
     cluster: Cluster,
     progress: Progress,
     make_settings: Callable[[Proposal], TrialSettings],
+    on_finished: Callable[[], None],
 ) -> str:
     """Run trials until the study has no more, or the time budget, the target or the user ends the search.
 
+    Args:
+        on_finished: called whenever a trial has ended.
+
     Returns:
-        Why it ended, in words: "interrupted" where the user did; then running trials stay as they are, to be resumed.
+        Why it ended, in words: `INTERRUPTED` where the user did; then running trials stay as they are, to be resumed.
     """
-    stopper = _Stopper(study, search, progress)
+    stopper = _Stopper(study, search, progress, on_finished)
     trial_resources = {"CPU": cluster.cpus_per_trial, "GPU": cluster.gpus_per_trial}
 
     def make_config(proposal: Proposal) -> dict[str, Any]:
@@ -121,8 +125,8 @@ INTERRUPTED = "interrupted"
 class _Stopper(tune.Stopper):
     """Ends the whole experiment; Tune asks it after every event."""
 
-    def __init__(self, study: Study, search: SearchConfig, progress: Progress) -> None:
-        self._study, self._search, self._progress = study, search, progress
+    def __init__(self, study: Study, search: SearchConfig, progress: Progress, on_finished: Callable[[], None]) -> None:
+        self._study, self._search, self._progress, self._on_finished = study, search, progress, on_finished
         self._began = time.monotonic()
         self.reason = ""
         self.execution: Execution | None = None
@@ -148,6 +152,8 @@ class _Stopper(tune.Stopper):
             if target is not None and (best.value >= target - 1e-8 if maximize else best.value <= target):
                 self._stop(f"the target {self._search.metric} {target:g} is reached")
         self._progress(event, number, details)
+        if event not in ("started", "epoch"):
+            self._on_finished()
 
     @contextmanager
     def signals(self) -> Iterator[None]:

@@ -7,11 +7,13 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from search.influence import draw_importances, draw_parallel, draw_slices
-from search.photos import draw_confusion, draw_predictions
+from search.confusion import draw_confusion
+from search.influence import draw_importances, draw_slices
+from search.parallel import draw_parallel
+from search.photos import draw_predictions
 from search.results import Run
 from search.style import report_style, save
-from search.trends import draw_curves, draw_history
+from search.trends import ceiling, draw_curves, draw_history
 from trainable.settings import METRICS
 
 
@@ -37,6 +39,8 @@ _TITLES = {
     "slices": "One parameter at a time",
 }
 
+_OF_SCORES = ("history", "parallel", "slices")
+
 
 def draw_figures(
     run: Run,
@@ -60,25 +64,33 @@ def draw_figures(
     Returns:
         The figures in the order of presentation.
     """
-    trials, curves, parameters = _scored(run.trials, metric), run.curves, run.parameters
+    trials, note = _scored(run.trials, metric)
     with report_style():
         drawn = {
             "predictions": draw_predictions(predictions) if len(predictions) else None,
             "confusion": draw_confusion(predictions, classes) if len(predictions) else None,
-            "curves": draw_curves(trials, curves, metric, chosen) if len(curves) else None,
+            "curves": draw_curves(trials, run.curves, metric, chosen) if len(run.curves) else None,
             "history": draw_history(trials, metric, chosen) if len(trials) else None,
-            "parallel": draw_parallel(trials, parameters, metric, chosen),
+            "parallel": draw_parallel(trials, run.parameters, metric, chosen),
             "importances": draw_importances(importances),
-            "slices": draw_slices(trials, parameters, metric, chosen),
+            "slices": draw_slices(trials, run.parameters, metric, chosen),
         }
         return [
-            Figure(name, _TITLES[name], made[1], *save(made[0], folder, name)) for name, made in drawn.items() if made
+            Figure(name, _TITLES[name], made[1] + (note if name in _OF_SCORES else ""), *save(made[0], folder, name))
+            for name, made in drawn.items()
+            if made
         ]
 
 
-def _scored(trials: pd.DataFrame, metric: str) -> pd.DataFrame:
-    """With a column ``score``: the metric at the trial's best epoch, whether complete or stopped early. The column
-    ``value`` is the study's: of trials stopped early the last epoch's, and moved a little by the loss."""
-    assert metric in METRICS
+def _scored(trials: pd.DataFrame, metric: str) -> tuple[pd.DataFrame, str]:
+    """With a column ``score``: the metric at the trial's best epoch, whether complete or stopped early, losses beyond
+    the end of their axis moved there; and what captions must say of that.
+
+    The column ``value`` is the study's: of trials stopped early the last epoch's, and moved a little by the loss.
+    """
     score = pd.to_numeric(trials[metric] if metric in trials else trials["value"], errors="coerce").astype(float)
-    return trials.assign(score=score.where(np.isfinite(score))).sort_values("trial", ignore_index=True)
+    score = score.where(np.isfinite(score))
+    most = ceiling(score) if METRICS[metric] == "minimize" else None
+    beyond = int((score > most).sum()) if most else 0
+    note = f" Losses above {most:.3g}, those of {beyond} trials, are drawn there." if beyond else ""
+    return trials.assign(score=score.clip(upper=most)).sort_values("trial", ignore_index=True), note

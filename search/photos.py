@@ -1,7 +1,6 @@
-"""The figures that show what the model says of images: photographs with its predictions, and the confusion matrix."""
+"""The figure that shows photographs with what the model says of them: right ones, and its worst mistakes."""
 
 import math
-from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -11,69 +10,53 @@ from matplotlib.figure import Figure as Canvas
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageOps
 
-from search.style import BAD, GOOD, INK, SMALL, WIDTH, label, new_canvas
+from search.style import BAD, GOOD, INK, SMALL, WIDTH, label
 
 _COLUMNS, _ROWS = 5, 3
+
 _PIXELS = 280
-"""Side of a photograph in the figure: sharp where it is shown at 180."""
+"""Side of a photograph in the file: sharp where it is shown at 180."""
+
+_SIDE, _GAP, _HEADING, _TEXT = 1.87, 0.12, 0.46, {True: 0.44, False: 0.62}
+"""Inches: a photograph, between two of them, a block's heading, the text below a right one and below a mistake. No
+layout engine: it would shrink all photographs where one class has a long name."""
 
 
 def draw_predictions(predictions: pd.DataFrame) -> tuple[Canvas, str]:
     """Right predictions and the worst mistakes, as photographs.
 
     Args:
-        predictions: path, class, predicted, confidence (0-1), correct: a row an image.
+        predictions: path, class, predicted, confidence (0-1), correct: a row an image; not empty.
 
     Returns:
         The figure and its caption.
     """
     right, wrong = predictions[predictions["correct"]], predictions[~predictions["correct"]]
-    wrong = wrong.sort_values(["confidence", "path"], ascending=[False, True])
-    right_rows, wrong_rows = _rows(len(right), len(wrong))
-    canvas = new_canvas(WIDTH, 0.5 + 2.5 * (right_rows + wrong_rows), pad=0.06)
-    parts = [(part, rows) for part, rows in ((right, right_rows), (wrong, wrong_rows)) if rows]
-    blocks = canvas.subfigures(len(parts), 1, height_ratios=[rows for _, rows in parts], squeeze=False)[:, 0]
-    for block, (part, rows) in zip(blocks, parts, strict=True):
-        shown = part.head(rows * _COLUMNS) if part is wrong else _spread(part, rows * _COLUMNS)
-        block.suptitle(_heading(part is wrong, len(shown), len(part)), x=0.005, ha="left", size=11, weight="bold")
-        axes = list(block.subplots(rows, _COLUMNS, squeeze=False).flat)
-        for ax in axes:
-            ax.axis("off")
-        for ax, (_, row) in zip(axes, shown.iterrows(), strict=False):
-            _draw_photo(ax, row)
-    return canvas, _caption(predictions, len(wrong))
+    rows = dict(zip((True, False), _rows(len(right), len(wrong)), strict=True))
+    blocks = {
+        True: _spread(right, rows[True] * _COLUMNS),
+        False: wrong.sort_values(["confidence", "path"], ascending=[False, True]).head(rows[False] * _COLUMNS),
+    }
+    height = sum(_HEADING + n * (_SIDE + _TEXT[correct]) for correct, n in rows.items() if n)
+    canvas = Canvas(figsize=(WIDTH, height))
+    top = 0.0
+    for correct, block in blocks.items():
+        if rows[correct]:
+            heading = _heading(correct, len(block), len(right if correct else wrong))
+            canvas.text(0.005, 1 - (top + 0.12) / height, heading, va="top", size=11, weight="bold")
+            _draw_block(canvas, block, top + _HEADING, _SIDE + _TEXT[correct])
+            top += _HEADING + rows[correct] * (_SIDE + _TEXT[correct])
+    return canvas, _caption(len(right), len(wrong))
 
 
-def draw_confusion(predictions: pd.DataFrame, classes: Sequence[str]) -> tuple[Canvas, str]:
-    """How many images of each class were taken for which; the arguments as above, all classes in their order."""
-    counts = pd.crosstab(predictions["class"], predictions["predicted"])
-    table = counts.reindex(index=list(classes), columns=list(classes), fill_value=0).to_numpy()
-    share = table / np.maximum(table.sum(axis=1, keepdims=True), 1)
-    n = len(classes)
-    names = [label(name, 22) for name in classes]
-    margin = 0.085 * max(map(len, names))
-    side = min(max(0.34 * n, 2.6), WIDTH - margin - 1.8)
-    slanted = n > 4 or max(map(len, names)) > 14
-    canvas = new_canvas(side + margin + 1.8, side + (margin * 0.75 if slanted else 0.2) + 0.55)
-    ax = canvas.subplots()
-    picture = ax.imshow(share, cmap="Blues", vmin=0, vmax=1)
-    _write_cells(ax, table, share)
-    ax.set_xticks(range(n), names)
-    ax.set_yticks(range(n), names)
-    if slanted:
-        ax.tick_params("x", rotation=45)
-        for text in ax.get_xticklabels():
-            text.set(ha="right", rotation_mode="anchor")
-    ax.set(xlabel="predicted class", ylabel="true class")
-    ax.spines[:].set_visible(False)
-    ax.set_xticks(np.arange(1, n) - 0.5, minor=True)
-    ax.set_yticks(np.arange(1, n) - 0.5, minor=True)
-    ax.grid(which="minor", color="white", lw=1.5)
-    ax.tick_params(which="both", length=0)
-    bar = canvas.colorbar(picture, ax=ax, shrink=0.8, ticks=[0, 0.5, 1], format=lambda v, _: f"{v:.0%}")
-    bar.set_label("share of the true class")
-    bar.outline.set_visible(False)
-    return canvas, _recalls(classes, table)
+def _draw_block(canvas: Canvas, block: pd.DataFrame, top: float, pitch: float) -> None:
+    """Photographs in rows, the first ``top`` inches below the figure's upper edge, the next ``pitch`` further down."""
+    height = canvas.get_figheight()
+    for i, (_, row) in enumerate(block.iterrows()):
+        left = 0.04 + i % _COLUMNS * (_SIDE + _GAP)
+        bottom = height - top - i // _COLUMNS * pitch - _SIDE
+        ax = canvas.add_axes((left / WIDTH, bottom / height, _SIDE / WIDTH, _SIDE / height))
+        _draw_photo(ax, row)
 
 
 def _rows(right: int, wrong: int) -> tuple[int, int]:
@@ -90,43 +73,35 @@ def _spread(right: pd.DataFrame, most: int) -> pd.DataFrame:
     return ordered.iloc[((np.arange(count) + 0.5) * len(ordered) / count).astype(int)]
 
 
-def _heading(wrong: bool, shown: int, of: int) -> str:
-    if not wrong:
+def _heading(correct: bool, shown: int, of: int) -> str:
+    if correct:
         return f"Right: {shown} of {of:,}"
-    return (
-        f"All mistakes, the surest first: {of:,}"
-        if shown == of
-        else f"Worst mistakes, the surest first: {shown} of {of:,}"
-    )
+    which, count = ("All", f"{of:,}") if shown == of else ("Worst", f"{shown} of {of:,}")
+    return f"{which} mistakes, the surest first: {count}"
 
 
-def _caption(predictions: pd.DataFrame, mistakes: int) -> str:
-    total = len(predictions)
-    if not mistakes:
-        return (
-            f"No mistakes: all {total:,} validation images are classified right. The photographs, cropped to their "
-            "middle, run from the unsure to the sure; under each stand the prediction, its confidence and the true "
-            "class."
-        )
+def _caption(right: int, wrong: int) -> str:
+    total = right + wrong
+    parts = "Under each photograph, cropped to its middle, stand the prediction, its confidence and the true class."
+    if not wrong:
+        return f"No mistakes: all {total:,} validation images are classified right. {parts}"
     return (
-        f"{total - mistakes:,} of {total:,} validation images are classified right. Under each photograph, cropped to "
-        "its middle, stand the prediction, its confidence and the true class. Mistakes that the model is sure of are "
-        "often wrong labels or images that show something else: look at them first."
+        f"{right:,} of {total:,} validation images are classified right. {parts} Mistakes that the model is sure of "
+        "are often wrong labels, or images that show something else: look at them first."
     )
 
 
 def _draw_photo(ax: Axes, row: pd.Series) -> None:
     right = bool(row["correct"])
     colour, mark = (GOOD, "✓") if right else (BAD, "✗")
-    ax.axis("on")
     ax.set(xticks=[], yticks=[])
     ax.imshow(_thumbnail(Path(row["path"])), interpolation="none")
     ax.spines[:].set(visible=True, color=colour, lw=3, ls="-" if right else (0, (3, 1)), capstyle="butt")
     badge = {"boxstyle": "circle,pad=0.2", "facecolor": colour, "edgecolor": "white"}
     ax.text(0.09, 0.91, mark, transform=ax.transAxes, ha="center", va="center", color="white", size=10, bbox=badge)
-    name = "" if right else f"\n{label(Path(row['path']).name, 26)}"
-    ax.set_xlabel(f"\ntrue: {label(row['class'], 22)}{name}", size=SMALL, color="#555555", linespacing=1.3)
-    said = f"{label(row['predicted'], 20)} {_percent(row['confidence'])}"
+    name = "" if right else f"\n{label(Path(row['path']).name, 25)}"
+    ax.set_xlabel(f"\ntrue: {label(row['class'], 20)}{name}", size=SMALL, color="#555555", linespacing=1.3)
+    said = f"{label(row['predicted'], 15)} {_percent(row['confidence'])}"
     ax.annotate(  # on the empty first line of the label below the photograph
         said, (0.5, 0), (0, -5), "axes fraction", "offset points", ha="center", va="top", color=colour, weight="bold"
     )
@@ -160,31 +135,3 @@ def _rgb(image: Image.Image) -> Image.Image:
         white.alpha_composite(image.convert("RGBA"))
         image = white
     return image.convert("RGB")
-
-
-def _write_cells(ax: Axes, table: NDArray[np.int64], share: NDArray[np.float64]) -> None:
-    """Counts, with shares where they fit; of many classes only what is not zero."""
-    n = len(table)
-    if n > 40:
-        return
-    for i, j in np.ndindex(table.shape):
-        if n > 8 and not table[i, j]:
-            continue
-        text = f"{table[i, j]:,}\n{share[i, j]:.0%}" if n <= 5 else f"{table[i, j]:,}"
-        colour = "white" if share[i, j] > 0.6 else INK
-        size = 11 if n <= 5 else 9 if n <= 12 else 7.5
-        ax.text(j, i, text, ha="center", va="center", color=colour, size=size)
-
-
-def _recalls(classes: Sequence[str], table: NDArray[np.int64]) -> str:
-    found = [(table[i, i] / table[i].sum(), name, table[i].sum()) for i, name in enumerate(classes) if table[i].sum()]
-    start = "Rows are what the images are, columns what the model takes them for; right ones lie on the diagonal."
-    if len(found) < 2:
-        return start
-    (least, worst, count), (most, best, _) = min(found), max(found)
-    if least == most:
-        return f"{start} Every class is recognised equally well: {most:.0%}."
-    return (
-        f"{start} Recognised best is {label(best)} ({most:.0%} of its images), worst {label(worst)} ({least:.0%} of "
-        f"{count:,})."
-    )

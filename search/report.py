@@ -14,8 +14,6 @@ from search.run import guard
 from trainable.errors import InputError
 
 if TYPE_CHECKING:
-    import pandas as pd
-
     from search.config import Config
     from search.results import Run
     from search.retrain import Retrained

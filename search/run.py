@@ -4,6 +4,7 @@ python -m search.run --space default.yaml
 """
 
 import argparse
+import json
 import re
 import shutil
 import sys
@@ -99,21 +100,31 @@ def _run(options: argparse.Namespace) -> int:
 
 def _read(options: argparse.Namespace) -> tuple[Path, Config]:
     """The run's folder and its configuration."""
-    overrides = [*options.set]
-    given = {"data.source": options.data, "search.trials": options.trials, "train.epochs": options.epochs}
-    overrides += [f"{key}={value}" for key, value in given.items() if value is not None]
+    data = json.dumps(options.data) if options.data is not None else None
+    given = {"data.source": data, "search.trials": options.trials, "train.epochs": options.epochs}
+    overrides = [*options.set, *(f"{key}={value}" for key, value in given.items() if value is not None)]
     if options.time_budget is not None:
         overrides.append(f"search.time_budget={_seconds(options.time_budget):g}")
     if options.resume:
-        file = options.resume / "config.yaml"
-        if not file.is_file():
-            raise InputError(f"--resume must name the folder of a run, with a config.yaml in it; got {options.resume}")
-        return options.resume.resolve(), load_config(file, overrides)
+        return options.resume.resolve(), _resumed(options.resume / "config.yaml", overrides)
     file = find_config(options.space)
     name = options.name or f"{file.stem}-{datetime.now():%Y%m%d-%H%M%S}"
     if not re.fullmatch(r"[\w.-]+", name):
         raise InputError(f"--name must be made of letters, digits, dots, dashes and underscores; got {name!r}")
     return (options.out / name).resolve(), load_config(file, overrides)
+
+
+def _resumed(file: Path, overrides: list[str]) -> Config:
+    """The configuration to go on with: what was trained so far must stay comparable with what comes."""
+    if not file.is_file():
+        raise InputError(f"--resume must name the folder of a run, with a config.yaml in it; got {file.parent}")
+    fixed = [text for text in overrides if not text.startswith(("search.", "resources.")) or "search.metric" in text]
+    if fixed:
+        raise InputError(
+            f"--resume can change how long and on what a search goes on (search.trials, search.time_budget, "
+            f"resources.…), not what it compares; got {', '.join(fixed)}"
+        )
+    return load_config(file, overrides)
 
 
 def _seconds(text: str) -> float:
@@ -142,10 +153,13 @@ def _search(folder: Path, plan: "Plan", options: argparse.Namespace) -> str:
             own = trial_folder(folder, proposal.number)
             return write_settings(plan.settings(proposal, folder / IMAGES, own, folder / MEMO, cluster.threads))
 
-        try:
-            return run_experiment(study, search, cluster, progress, make_settings)
-        finally:
+        def write() -> None:
             write_tables(folder, *study.tables(), plan.space.keys)
+
+        try:
+            return run_experiment(study, search, cluster, progress, make_settings, on_finished=write)
+        finally:
+            write()
 
 
 if __name__ == "__main__":

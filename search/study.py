@@ -204,23 +204,20 @@ class Study:
 
 
 def open_study(storage: str, name: str, metric: str, *, resume: bool) -> optuna.Study:
-    """Create the study, or, with ``resume``, load it.
+    """Create the study, or, with ``resume``, go on with it.
 
     Raises:
-        InputError: the storage cannot be had; or the study exists, or is missing, against expectation.
+        InputError: the storage cannot be had, or the study exists against expectation.
     """
     optuna.logging.set_verbosity(optuna.logging.WARNING)
+    direction = StudyDirection[METRICS[metric].upper()]
     try:
-        if resume:
-            return optuna.load_study(study_name=name, storage=storage)
-        return optuna.create_study(storage=storage, study_name=name, direction=StudyDirection[METRICS[metric].upper()])
+        return optuna.create_study(storage=storage, study_name=name, direction=direction, load_if_exists=resume)
     except optuna.exceptions.DuplicatedStudyError as error:
         raise InputError(
             f"the study must be new; {storage} already holds one named {name!r}. Take another --name, or "
             f"go on with --resume"
         ) from error
-    except KeyError as error:
-        raise InputError(f"the study to go on with must exist; {storage} has none named {name!r}") from error
     except (optuna.exceptions.StorageInternalError, sqlalchemy.exc.SQLAlchemyError, ImportError) as error:
         raise InputError(f"search.storage must be a database that Optuna can open; got {storage}: {error}") from error
 

@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure as Canvas
-from matplotlib.ticker import FuncFormatter, MaxNLocator
+from matplotlib.ticker import MaxNLocator
 
 from search.style import BAD, CHOSEN, FADED, INK, PLAIN, WIDTH, label, legend_above, metric_label, new_canvas
 from trainable.settings import METRICS
@@ -28,28 +28,19 @@ def draw_curves(trials: pd.DataFrame, curves: pd.DataFrame, metric: str, chosen:
     """
     canvas = new_canvas(WIDTH, 4.6, gap=0.06)
     left, right = canvas.subplots(1, 2, width_ratios=[1.75, 1])
-    states = trials.set_index("trial")["state"]
-    thin = 1.2 if len(trials) <= 40 else 0.8
-    looks: dict[str, dict[str, Any]] = {
-        "complete": {"color": PLAIN, "lw": thin, "alpha": 0.9, "zorder": 2},
-        "stopped early": {"color": FADED, "lw": thin, "alpha": 0.8, "zorder": 1},
-    }
-    for number, curve in curves.sort_values("epoch").groupby("trial"):
-        if number == chosen:
-            continue
-        name = "complete" if states.get(number) == "COMPLETE" else "stopped early"
-        left.plot(curve["epoch"], curve[metric], **looks[name])
-        if name == "stopped early" or len(curve) == 1:
-            end = curve.iloc[-1]
-            left.plot(end["epoch"], end[metric], "o", ms=3.2, **{**looks[name], "lw": 0})
+    complete = set(trials.loc[trials["state"] == "COMPLETE", "trial"])
+    others = curves[curves["trial"] != chosen].sort_values(["trial", "epoch"])
+    _draw_lines(left, others[others["trial"].isin(complete)], metric, "complete")
+    _draw_lines(left, others[~others["trial"].isin(complete)], metric, "stopped early")
     own = curves[curves["trial"] == chosen].sort_values("epoch")
-    for name in ("complete", "stopped early"):
-        left.plot([], [], label=name, **looks[name])
     if len(own):
         best = _mark_best(left, own, trials, metric, chosen)
         _draw_losses(right, own, best)
+    else:
+        right.axis("off")
     _finish_epochs(left, metric_label(metric), curves["epoch"].max())
-    widen_scale(left, curves[metric], metric)
+    if metric == "val_loss":
+        left.set_ylim(top=ceiling(curves[metric]))
     legend_above(left, 2)
     return canvas, _curves_caption(trials, own, metric, chosen)
 
@@ -58,36 +49,55 @@ def draw_history(trials: pd.DataFrame, metric: str, chosen: int) -> tuple[Canvas
     """Each trial's score (column ``score``) by number, and the best so far; returned as above."""
     canvas = new_canvas(WIDTH, 4.2)
     ax = canvas.subplots()
-    state = trials["state"]
-    complete = trials[(state == "COMPLETE") & trials["score"].notna()]
-    other = trials[(state != "COMPLETE") & (state != "FAIL") & trials["score"].notna()]
-    failed = trials[state == "FAIL"]
-    if len(other):
-        ax.plot(other["trial"], other["score"], "o", ms=5, mfc="white", mec="#9A9A9A", label="stopped early")
-    if len(complete):
-        ax.plot(complete["trial"], complete["score"], "o", ms=6, color=PLAIN, label="complete")
-        so_far = complete["score"].cummax() if METRICS[metric] == "maximize" else complete["score"].cummin()
-        steps = pd.concat([so_far, so_far.tail(1)])
-        ends = [*complete["trial"], trials["trial"].max() + 0.7]
-        ax.plot(ends, steps, color=PLAIN, lw=1.5, drawstyle="steps-post", zorder=1, label="best so far")
-    if len(failed):
-        at_bottom: dict[str, Any] = {"transform": ax.get_xaxis_transform(), "clip_on": False, "ls": ""}
-        ax.plot(failed["trial"], [0.02] * len(failed), "x", ms=6, mew=1.5, color=BAD, label="failed", **at_bottom)
+    _draw_scores(ax, trials, METRICS[metric] == "maximize")
     _mark_first(ax, trials, chosen)
     _mark_chosen(ax, trials, chosen)
     first, last = trials["trial"].min(), trials["trial"].max()
     edge = max(0.7, 0.012 * (last - first))
     ax.set(xlabel="trial", ylabel=metric_label(metric), xlim=(first - edge, last + edge))
     ax.xaxis.set_major_locator(MaxNLocator(12, integer=True, min_n_ticks=1))
-    if len(complete) + len(other):
+    if trials["score"].notna().any():
         ax.grid(axis="y")
-        widen_scale(ax, trials["score"], metric)
         ax.margins(y=0.12)
     else:
         ax.set_yticks([])
         ax.text(0.5, 0.5, "No trial reported an epoch.", transform=ax.transAxes, ha="center", va="center", size=12)
     legend_above(ax)
     return canvas, _history_caption(trials, metric)
+
+
+def ceiling(losses: pd.Series) -> float | None:
+    """Where an axis of losses ends: above, one that diverged would make a flat line of all others. None: nowhere."""
+    known = losses[np.isfinite(losses)]
+    middle = float(known.median()) if len(known) else 0.0
+    return 3 * middle if len(known) and known.max() > 10 * middle > 0 else None
+
+
+def _draw_lines(ax: Axes, curves: pd.DataFrame, metric: str, name: str) -> None:
+    """The curves of trials that ended alike; a dot where they were stopped, or where one epoch is no line."""
+    look: dict[str, Any] = {"color": PLAIN, "zorder": 2} if name == "complete" else {"color": FADED, "zorder": 1}
+    look |= {"lw": 1.2 if curves["trial"].nunique() <= 40 else 0.8, "alpha": 0.85}
+    for at, (_, curve) in enumerate(curves.groupby("trial")):
+        ax.plot(curve["epoch"], curve[metric], label="" if at else name, **look)
+        if name != "complete" or len(curve) == 1:
+            ax.plot(curve["epoch"].iloc[-1], curve[metric].iloc[-1], "o", ms=3.2, **{**look, "lw": 0})
+
+
+def _draw_scores(ax: Axes, trials: pd.DataFrame, upwards: bool) -> None:
+    state, scored = trials["state"], trials["score"].notna()
+    complete, other = trials[(state == "COMPLETE") & scored], trials[~state.isin(["COMPLETE", "FAIL"]) & scored]
+    failed = trials[state == "FAIL"]
+    if len(other):
+        ax.plot(other["trial"], other["score"], "o", ms=5, mfc="white", mec="#9A9A9A", label="stopped early")
+    if len(complete):
+        ax.plot(complete["trial"], complete["score"], "o", ms=6, color=PLAIN, label="complete")
+        so_far = complete["score"].cummax() if upwards else complete["score"].cummin()
+        steps = [*so_far, so_far.iloc[-1]]
+        ends = [*complete["trial"], trials["trial"].max() + 0.7]
+        ax.plot(ends, steps, color=PLAIN, lw=1.5, drawstyle="steps-post", zorder=1, label="best so far")
+    if len(failed):
+        at_bottom: dict[str, Any] = {"transform": ax.get_xaxis_transform(), "clip_on": False, "ls": ""}
+        ax.plot(failed["trial"], [0.02] * len(failed), "x", ms=6, mew=1.5, color=BAD, label="failed", **at_bottom)
 
 
 def _mark_best(ax: Axes, own: pd.DataFrame, trials: pd.DataFrame, metric: str, chosen: int) -> int:
@@ -116,7 +126,7 @@ def _draw_losses(ax: Axes, own: pd.DataFrame, best: int) -> None:
     ax.plot(own["epoch"], own["val_loss"], color=CHOSEN, lw=1.8, label="validation", **dot)
     ax.axvline(best, color="#999999", lw=1, ls=":")
     _finish_epochs(ax, "loss of the chosen trial", own["epoch"].max())
-    widen_scale(ax, pd.concat([own["train_loss"], own["val_loss"]]), "val_loss")
+    ax.set_ylim(top=ceiling(pd.concat([own["train_loss"], own["val_loss"]])))
     legend_above(ax)
 
 
@@ -125,17 +135,6 @@ def _finish_epochs(ax: Axes, name: str, last: float) -> None:
     ax.set_xlim(1 - 0.03 * last, last * 1.03)
     ax.xaxis.set_major_locator(MaxNLocator(10, integer=True, min_n_ticks=1))
     ax.grid(axis="y")
-
-
-def widen_scale(ax: Axes, values: pd.Series, metric: str) -> None:
-    """A logarithmic axis where one diverged loss would make a flat line of all others."""
-    known = values[np.isfinite(values)]
-    if metric == "val_loss" and len(known) and known.min() > 0 and known.max() > 10 * known.median():
-        ax.set_yscale("log")
-        ax.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-        ax.yaxis.set_minor_formatter("")
-    else:
-        ax.ticklabel_format(axis="y", useOffset=False)
 
 
 def _mark_first(ax: Axes, trials: pd.DataFrame, chosen: int) -> None:

@@ -96,8 +96,9 @@ def load_bundle(folder: Path) -> Bundle:
         state = safetensors.torch.load_file(folder / WEIGHTS)
         backbone = load_backbone(description["backbone"], "random", len(description["classes"]))
         backbone.model.load_state_dict(state)
-        given: dict[str, Any] = description["preprocessing"]
-        preprocessing = Preprocessing(**{k: tuple(v) if isinstance(v, list) else v for k, v in given.items()})
+        given = description["preprocessing"]
+        fields: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in given.items()}
+        preprocessing = Preprocessing(**fields)
     except FileNotFoundError as error:
         raise InputError(
             f"a model bundle is a folder with {DESCRIPTION} and {WEIGHTS}; {folder} lacks "

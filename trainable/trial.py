@@ -121,6 +121,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _settings(options: argparse.Namespace, scratch: Path) -> TrialSettings:
+    train = _with(TrainSettings(), options.set)
     if options.settings is not None:
         base = _read_settings(options.settings)
         return base.model_copy(update={"train": _with(base.train, options.set), "folder": options.folder, "memo": None})
@@ -130,13 +131,13 @@ def _settings(options: argparse.Namespace, scratch: Path) -> TrialSettings:
         images = find_images(
             sources, limit=options.limit, test=None, val=0.25, seed=options.seed, skip_unreadable=False, progress=print
         )
-        print(images)
+        print(*(f"note: {note}" for note in images.notes), images, sep="\n")
         images.save(options.images)
     return TrialSettings(
         images=options.images,
         backbone=options.backbone,
         weights=options.weights,
-        train=_with(TrainSettings(), options.set),
+        train=train,
         seed=options.seed,
         threads=options.threads,
         folder=options.folder,
