@@ -231,7 +231,7 @@ from search.experiment import ray_cluster
 with ray_cluster(ResourcesConfig(), None, print) as cluster:
     print(cluster.gpus_per_trial, cluster.concurrency)
 @ray.remote(num_cpus=cluster.cpus_per_trial, num_gpus=cluster.gpus_per_trial)
-def where(): 
+def where():
     import os, time
     time.sleep(2)
     return os.environ["CUDA_VISIBLE_DEVICES"], time.time()

@@ -129,7 +129,7 @@ class TestProperties:
 
     @given(spaces(), st.integers(0, 1000))
     def test_nearest_of_a_space_can_be_enqueued(self, space: Space, value: int) -> None:
-        values = space.nearest({key: value for key in space.keys})
+        values = space.nearest(dict.fromkeys(space.keys, value))
         assert space.nearest(values) == values
         space.params(values)
 
