@@ -40,7 +40,7 @@ def write_page(
         verdict: paragraphs, the first of them the most important.
         facts: label to value.
         steps: what to do with the model: (explanation, shell command).
-        trials: ``trials.csv``; columns without any value are left out, and the metrics but for ``value``.
+        trials: ``trials.csv``; shown without empty columns, the metrics but for ``value``, and a node that is all.
         config: the run's ``config.yaml``.
         chosen: the number of the trial to be put first and marked; None: none of them.
     """
@@ -75,25 +75,24 @@ def _steps(steps: Sequence[tuple[str, str]]) -> str:
 
 def _figure(figure: Figure) -> str:
     data = base64.b64encode(figure.svg.read_bytes()).decode()  # the photographs in it are JPEG, smaller than the PNG
-    width = _svg_width(figure.svg)
-    # On a phone a chart may be drawn at 0.7 of its size, no smaller: its texts stay legible, and one scrolls sideways.
-    size = f"style='width: {width}px; min-width: min({width}px, {round(0.7 * width)}px)'" if width else ""
+    title, caption = _escape(figure.title), _escape(figure.caption)
     return (
-        f"<section id='{_escape(figure.name)}'>\n<h2>{_escape(figure.title)}</h2>\n<figure>\n"
-        f"<figcaption>{_escape(figure.caption)}</figcaption>\n"
-        f"<div class='sheet' tabindex='0'><img {size} alt='{_escape(figure.title)}: {_escape(figure.caption)}' "
+        f"<section id='{_escape(figure.name)}'>\n<h2>{title}</h2>\n<figure>\n<figcaption>{caption}</figcaption>\n"
+        f"<div class='sheet' tabindex='0'><img style='--width: {_svg_width(figure.svg)}' alt='{title}: {caption}' "
         f"src='data:image/svg+xml;base64,{data}'></div>\n</figure>\n</section>"
     )
 
 
-def _svg_width(svg: Path) -> int | None:
-    """CSS pixels; Matplotlib writes points."""
+def _svg_width(svg: Path) -> str:
+    """The figure's own size in CSS; Matplotlib writes points."""
     found = re.search(r'<svg\b[^>]*?\swidth="([\d.]+)pt"', svg.read_text(encoding="utf-8"))
-    return round(float(found[1]) * 4 / 3) if found else None
+    return f"{found[1]}pt" if found else "100%"
 
 
 def _trials(trials: pd.DataFrame, chosen: int | None) -> str:
     columns = [name for name in trials.columns if name not in _HIDDEN and trials[name].notna().any()]
+    if "node" in columns and trials["node"].nunique() == 1:
+        columns.remove("node")
     table = trials[columns]
     if chosen is not None:
         table = pd.concat([table[table["trial"] == chosen], table[table["trial"] != chosen]])

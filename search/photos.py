@@ -31,21 +31,22 @@ def draw_predictions(predictions: pd.DataFrame) -> tuple[Canvas, str]:
     Returns:
         The figure and its caption.
     """
-    right, wrong = predictions[predictions["correct"]], predictions[~predictions["correct"]]
+    correct = predictions["correct"].astype(bool)
+    right, wrong = predictions[correct], predictions[~correct]
     rows = dict(zip((True, False), _rows(len(right), len(wrong)), strict=True))
     blocks = {
         True: _spread(right, rows[True] * _COLUMNS),
         False: wrong.sort_values(["confidence", "path"], ascending=[False, True]).head(rows[False] * _COLUMNS),
     }
-    height = sum(_HEADING + n * (_SIDE + _TEXT[correct]) for correct, n in rows.items() if n)
+    height = sum(_HEADING + n * (_SIDE + _TEXT[good]) for good, n in rows.items() if n)
     canvas = Canvas(figsize=(WIDTH, height))
     top = 0.0
-    for correct, block in blocks.items():
-        if rows[correct]:
-            heading = _heading(correct, len(block), len(right if correct else wrong))
+    for good, block in blocks.items():
+        if rows[good]:
+            heading = _heading(good, len(block), len(right if good else wrong))
             canvas.text(0.005, 1 - (top + 0.12) / height, heading, va="top", size=11, weight="bold")
-            _draw_block(canvas, block, top + _HEADING, _SIDE + _TEXT[correct])
-            top += _HEADING + rows[correct] * (_SIDE + _TEXT[correct])
+            _draw_block(canvas, block, top + _HEADING, _SIDE + _TEXT[good])
+            top += _HEADING + rows[good] * (_SIDE + _TEXT[good])
     return canvas, _caption(len(right), len(wrong))
 
 
@@ -76,8 +77,10 @@ def _spread(right: pd.DataFrame, most: int) -> pd.DataFrame:
 def _heading(correct: bool, shown: int, of: int) -> str:
     if correct:
         return f"Right: {shown} of {of:,}"
-    which, count = ("All", f"{of:,}") if shown == of else ("Worst", f"{shown} of {of:,}")
-    return f"{which} mistakes, the surest first: {count}"
+    which = (
+        f"Worst mistakes ({shown} of {of:,})" if shown < of else f"All {of} mistakes" if of > 1 else "The only mistake"
+    )
+    return which + (", the surest first" if of > 1 else "")
 
 
 def _caption(right: int, wrong: int) -> str:

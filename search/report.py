@@ -134,21 +134,27 @@ def _write_page(folder: Path, run: "Run", config: "Config", made: "Retrained", v
         figures,
         run.trials,
         (folder / "config.yaml").read_text(),
+        verdict.trial,
     )
 
 
 def _importances(folder: Path, config: "Config") -> dict[str, float]:
-    """PED-ANOVA importances (Watanabe, Bansal, Hutter, *IJCAI* 2023); empty where there are too few trials."""
+    """PED-ANOVA importances (Watanabe, Bansal, Hutter, *IJCAI* 2023) over all trials, each with its best epoch's value,
+    pruned ones too; empty where there are too few to say anything."""
     import optuna
 
     from search.folder import study_address
-    from search.study import open_study
+    from search.study import best_value, open_study, real_trials
 
     study = open_study(*study_address(folder, config), config.search.metric, resume=True)
-    complete = study.get_trials(deepcopy=False, states=(optuna.trial.TrialState.COMPLETE,))
-    if len(complete) < 4 or len({trial.value for trial in complete}) < 2:
+    scored = optuna.create_study(direction=study.direction)
+    for trial in real_trials(study):
+        value = best_value(trial, config.search.metric)
+        if value is not None and trial.params:
+            scored.add_trial(optuna.create_trial(params=trial.params, distributions=trial.distributions, value=value))
+    if len({trial.value for trial in scored.trials}) < 4:
         return {}
-    return dict(optuna.importance.get_param_importances(study))
+    return dict(optuna.importance.get_param_importances(scored))
 
 
 if __name__ == "__main__":

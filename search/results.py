@@ -76,7 +76,7 @@ def load_run(folder: Path) -> Run:
     if not (folder / "config.yaml").is_file():
         raise InputError(f"RUN must be the folder of a run, with a config.yaml in it; got {folder}")
     try:
-        trials, curves = (pd.read_csv(folder / name, float_precision="round_trip") for name in (TRIALS, CURVES))
+        trials, curves = (pd.read_csv(folder / name) for name in (TRIALS, CURVES))
     except FileNotFoundError as error:
         raise InputError(f"{folder} has no {error.filename} yet: its search has not got as far") from error
     names = list(trials.columns)

@@ -92,7 +92,7 @@ def _numeric(
     texts: Sequence[float] | None = None,
 ) -> Scale:
     def place(value: float) -> float:
-        return 0.5 if high == low else (value - low) / (high - low)
+        return (value - low) / (high - low) if high > low else 0.5 + 0 * value  # NaN stays NaN
 
     marks = [(place(at), f"{text:.4g}") for at, text in zip(ticks, ticks if texts is None else texts, strict=True)]
     inside = tuple((at, text) for at, text in marks if -1e-9 <= at <= 1 + 1e-9)

@@ -94,8 +94,9 @@ class Study:
 
     def complete(self, number: int) -> None:
         """The trial ran all its epochs."""
-        best = epochs_of(self._frozen(number))[self._note_best(number) - 1]
-        self.study.tell(self._handles.pop(number), ranked_value(best, self._search.metric))
+        self._note_best(number)
+        value = best_value(self._frozen(number), self._search.metric)
+        self.study.tell(self._handles.pop(number), value)
 
     def prune(self, number: int, reason: str) -> None:
         """The trial was stopped early, for ``reason``; Optuna takes its last epoch's value."""
@@ -103,11 +104,10 @@ class Study:
         self._handles[number].set_user_attr("reason", reason)
         self.study.tell(self._handles.pop(number), state=TrialState.PRUNED)
 
-    def _note_best(self, number: int) -> int:
+    def _note_best(self, number: int) -> None:
         history = epochs_of(self._frozen(number))
-        best = best_epoch(history, self._search.metric) if history else 0
-        self._handles[number].set_user_attr("best_epoch", best)
-        return best
+        if history:
+            self._handles[number].set_user_attr("best_epoch", best_epoch(history, self._search.metric))
 
     def fail(self, number: int, reason: str) -> None:
         """The trial could not be trained, for ``reason``."""
@@ -232,6 +232,12 @@ def real_trials(study: optuna.Study, *states: TrialState) -> list[FrozenTrial]:
 def epochs_of(trial: FrozenTrial) -> list[dict[str, float]]:
     """The metrics of each epoch of a trial, in order."""
     return [value for name, value in sorted(trial.user_attrs.items()) if name.startswith("epoch:")]
+
+
+def best_value(trial: FrozenTrial, metric: str) -> float | None:
+    """The value of a trial's best epoch so far; None where it has none."""
+    history = epochs_of(trial)
+    return ranked_value(history[best_epoch(history, metric) - 1], metric) if history else None
 
 
 def ranked_value(metrics: Metrics, metric: str) -> float:

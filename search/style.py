@@ -17,9 +17,9 @@ from matplotlib.figure import Figure as Canvas
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 from PIL import Image
 
-GOOD, BAD, PLAIN, FADED, CHOSEN, INK = "#009E73", "#D55E00", "#56A0C8", "#B4B4B4", "#0B3C6F", "#333333"
-"""Right, wrong, a complete trial, a pruned one, the chosen one, text. Green, vermilion and blues are Okabe and Ito's
-or close to them, which colour-blind people tell apart; every colour comes with a mark or a line style of its own."""
+GOOD, BAD, PLAIN, FADED, CHOSEN, INK = "#007F5C", "#C24E00", "#56A0C8", "#B4B4B4", "#0B3C6F", "#333333"
+"""Right, wrong, a complete trial, a pruned one, the chosen one, text. Green, vermilion and blues are near Okabe and
+Ito's, which colour-blind people tell apart; every colour comes with a mark or a line style of its own."""
 
 SCALE = LinearSegmentedColormap.from_list("scale", ["#E8E4D0", "#A6CFC4", "#4A97B8", "#1D5C9B", "#0A2A5C"])
 """From poor to good: its lightness alone says which."""
@@ -92,7 +92,9 @@ def save(canvas: Canvas, folder: Path, name: str) -> tuple[Path, Path]:
     if png.stat().st_size > _PNG_BYTES:
         with Image.open(png) as image:
             colours = image.convert("RGB")
-        colours.quantize(palette=colours.quantize(256)).save(png, optimize=True)
+        palette = colours.quantize(255)
+        palette.putpalette([*(palette.getpalette() or [])[: 3 * 255], 255, 255, 255])  # paper stays white
+        colours.quantize(palette=palette).save(png, optimize=True)
     return svg, png
 
 

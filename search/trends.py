@@ -39,10 +39,11 @@ def draw_curves(trials: pd.DataFrame, curves: pd.DataFrame, metric: str, chosen:
     else:
         right.axis("off")
     _finish_epochs(left, metric_label(metric), curves["epoch"].max())
-    if metric == "val_loss":
-        left.set_ylim(top=ceiling(curves[metric]))
+    cut = metric == "val_loss" and _cut(left, curves[metric])
     legend_above(left, 2)
-    return canvas, _curves_caption(trials, own, metric, chosen)
+    return canvas, _curves_caption(trials, own, metric, chosen) + (
+        " Losses that diverged leave at the top." if cut else ""
+    )
 
 
 def draw_history(trials: pd.DataFrame, metric: str, chosen: int) -> tuple[Canvas, str]:
@@ -71,6 +72,15 @@ def ceiling(losses: pd.Series) -> float | None:
     known = losses[np.isfinite(losses)]
     middle = float(known.median()) if len(known) else 0.0
     return 3 * middle if len(known) and known.max() > 10 * middle > 0 else None
+
+
+def _cut(ax: Axes, losses: pd.Series) -> bool:
+    """Ends an axis of losses at their ceiling; whether there was need to."""
+    top = ceiling(losses)
+    if top is not None:
+        low = float(losses.min())
+        ax.set_ylim(low - 0.05 * (top - low), top)
+    return top is not None
 
 
 def _draw_lines(ax: Axes, curves: pd.DataFrame, metric: str, name: str) -> None:
@@ -126,7 +136,7 @@ def _draw_losses(ax: Axes, own: pd.DataFrame, best: int) -> None:
     ax.plot(own["epoch"], own["val_loss"], color=CHOSEN, lw=1.8, label="validation", **dot)
     ax.axvline(best, color="#999999", lw=1, ls=":")
     _finish_epochs(ax, "loss of the chosen trial", own["epoch"].max())
-    ax.set_ylim(top=ceiling(pd.concat([own["train_loss"], own["val_loss"]])))
+    _cut(ax, pd.concat([own["train_loss"], own["val_loss"]]))
     legend_above(ax)
 
 

@@ -1,0 +1,306 @@
+"""The figures: what stands in them, for runs of every shape."""
+
+import base64
+import io
+import re
+import subprocess
+import sys
+import xml.etree.ElementTree as ET
+from collections.abc import Sequence
+from pathlib import Path
+
+import matplotlib
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+
+from search.figures import Figure, draw_figures
+from search.results import Run
+from search.scale import make_scale
+from search.style import label
+
+ALL = ["predictions", "confusion", "curves", "history", "parallel", "importances", "slices"]
+METRICS = ["train_loss", "train_accuracy", "val_loss", "val_accuracy", "val_balanced_accuracy", "val_macro_f1"]
+NOTHING = pd.DataFrame(columns=["path", "class", "predicted", "confidence", "correct"])
+PARAMETERS = ("lr", "batch_size", "optimizer", "momentum")
+
+
+def make_run(states: Sequence[str], parameters: Sequence[str] = PARAMETERS, first: Sequence[str] = ()) -> Run:
+    """Trials that end as told, the later the better: complete ones after three epochs, pruned ones after one."""
+    chance = np.random.default_rng(0)
+    rows, curves = [], []
+    for trial, state in enumerate(states):
+        epochs = {"COMPLETE": 3, "FAIL": 0}.get(state, 1)
+        history = [dict.fromkeys(METRICS, 0.5 + trial / 1000 + epoch / 100) for epoch in range(epochs)]
+        sgd = trial % 2 == 0
+        known = {
+            "lr": 10 ** chance.uniform(-4, -1), "batch_size": [4, 8, 16, 32][trial % 4],
+            "optimizer": "sgd" if sgd else "adamw", "momentum": chance.uniform(0.8, 0.99) if sgd else None,
+        }  # fmt: skip
+        rows.append({
+            "trial": trial, "state": state, "value": history[-1]["val_accuracy"] if history else None,
+            "best_epoch": epochs or None, "epochs": epochs, "first": first[trial] if trial < len(first) else None,
+            **{name: known.get(name, chance.uniform()) for name in parameters}, **(history[-1] if history else {}),
+        })  # fmt: skip
+        curves += [{"trial": trial, "epoch": at, **metrics} for at, metrics in enumerate(history, 1)]
+    columns = ["trial", "state", "value", "best_epoch", "epochs", "first", *parameters, *METRICS]
+    tables = pd.DataFrame(rows, columns=columns), pd.DataFrame(curves, columns=["trial", "epoch", *METRICS])
+    return Run(Path("results/run"), *tables, tuple(parameters))
+
+
+def make_predictions(folder: Path, rows: Sequence[tuple[str, str, float]]) -> pd.DataFrame:
+    """A small picture a row; rows are (true class, predicted class, confidence)."""
+    folder.mkdir(parents=True, exist_ok=True)
+    table = []
+    for number, (true, predicted, confidence) in enumerate(rows):
+        Image.new("RGB", (40, 30), (number * 9 % 256, 90, 120)).save(folder / f"{number:03}.png")
+        table.append((str(folder / f"{number:03}.png"), true, predicted, confidence, true == predicted))
+    return pd.DataFrame(table, columns=NOTHING.columns)
+
+
+def draw(run: Run, folder: Path, predictions: pd.DataFrame = NOTHING, classes: Sequence[str] = (), **options):
+    given = {"importances": {}, "metric": "val_accuracy", "chosen": 0, **options}
+    return {figure.name: figure for figure in draw_figures(run, predictions, classes, folder=folder, **given)}
+
+
+def texts(figure: Figure) -> list[str]:
+    """All texts of the SVG, which must be XML."""
+    svg = ET.parse(figure.svg).getroot()
+    return ["".join(element.itertext()) for element in svg.iter("{http://www.w3.org/2000/svg}text")]
+
+
+def panels(figure: Figure) -> int:
+    svg = ET.parse(figure.svg).getroot()
+    return sum(bool(re.fullmatch(r"axes_\d+", element.get("id", ""))) for element in svg.iter())
+
+
+@pytest.fixture(scope="module")
+def figures(tmp_path_factory) -> dict[str, Figure]:
+    """Of an ordinary run: 12 trials of every state, 9 right predictions and 3 mistakes."""
+    folder = tmp_path_factory.mktemp("figures")
+    predictions = make_predictions(
+        folder / "val",
+        [*[("ants", "ants", 0.6 + i / 50) for i in range(5)], *[("bees", "bees", 0.8)] * 4,
+         ("bees", "ants", 0.7), ("bees", "ants", 0.999), ("ants", "bees", 0.55)],
+    )  # fmt: skip
+    run = make_run(["COMPLETE", "COMPLETE", *["PRUNED"] * 6, "FAIL", *["COMPLETE"] * 3], first=["everything", "head"])
+    shares = {"lr": 0.2, "optimizer": 0.7, "batch_size": 0.001}
+    return draw(run, folder / "figures", predictions, ["ants", "bees"], importances=shares, chosen=11)
+
+
+def test_every_figure_is_drawn_in_the_order_of_presentation(figures):
+    assert list(figures) == ALL
+    for figure in figures.values():
+        assert figure.title
+        assert figure.caption
+        width = float(ET.parse(figure.svg).getroot().get("width", "").removesuffix("pt"))
+        with Image.open(figure.png) as image:
+            assert image.width == pytest.approx(width / 72 * 150, abs=1)
+        assert figure.svg.stat().st_size < 1_000_000
+        assert figure.png.stat().st_size < 1_000_000
+
+
+def test_predictions_show_right_ones_and_the_worst_mistakes(figures):
+    said = texts(figures["predictions"])
+    assert said.count("✓") == 9
+    assert said.count("✗") == 3
+    assert "Right: 9 of 9" in said
+    assert "All 3 mistakes, the surest first" in said
+    assert [name for name in said if name.endswith(".png")] == ["010.png", "009.png", "011.png"]
+    assert said.count("true: bees") == 6
+    assert "ants >99%" in said
+    assert "9 of 12 validation images are classified right" in figures["predictions"].caption
+
+
+def test_confusion_holds_counts_and_shares(figures):
+    said = texts(figures["confusion"])
+    for text in ("5", "83%", "1", "17%", "2", "33%", "4", "67%", "ants", "bees", "true class", "predicted class"):
+        assert text in said
+    assert "Recognised best is ants (83% of its images), worst bees (67% of 6)." in figures["confusion"].caption
+
+
+def test_curves_and_history_name_what_they_mark(figures):
+    said = texts(figures["curves"])
+    assert {"complete", "stopped early", "trial 11, chosen", "its best epoch, 3: 0.531", "epoch"} <= set(said)
+    assert "6 of 12 were stopped early" in figures["curves"].caption
+    said = texts(figures["history"])
+    assert {"complete", "stopped early", "failed", "best so far", "everything", "head", "chosen: 0.531"} <= set(said)
+    assert "5 complete, 6 stopped early, 1 failed" in figures["history"].caption
+
+
+def test_parallel_and_slices_show_every_parameter(figures):
+    said = texts(figures["parallel"])
+    assert {*PARAMETERS, "val_accuracy", "sgd", "adamw", "0.001", "32"} <= set(said)
+    assert said.count("not used") == 1  # only momentum, of trials with AdamW
+    assert "trial 11" in figures["parallel"].caption
+    assert panels(figures["slices"]) == len(PARAMETERS)
+    assert {*PARAMETERS, "sgd", "adamw", "complete", "stopped early", "chosen"} <= set(texts(figures["slices"]))
+
+
+def test_importances_name_the_most_important_first(figures):
+    said = texts(figures["importances"])
+    assert {"70%", "20%", "<1%"} <= set(said)
+    heights = {element.text: float(element.get("y", 0)) for element in _texts_with_places(figures["importances"])}
+    assert heights["optimizer"] < heights["lr"] < heights["batch_size"]
+
+
+def _texts_with_places(figure: Figure):
+    return [e for e in ET.parse(figure.svg).getroot().iter("{http://www.w3.org/2000/svg}text") if e.get("y")]
+
+
+def test_the_same_tables_give_the_same_bytes(figures, tmp_path):
+    run = make_run(["COMPLETE"] * 3, parameters=("lr",))
+    ours = [draw(run, tmp_path / name, importances={"lr": 1.0}) for name in ("a", "b")]
+    for name in ours[0]:
+        assert ours[0][name].svg.read_bytes() == ours[1][name].svg.read_bytes()
+        assert ours[0][name].png.read_bytes() == ours[1][name].png.read_bytes()
+
+
+def test_no_mistakes_are_said_to_be_none(tmp_path):
+    predictions = make_predictions(tmp_path, [("a", "a", 0.9)] * 17)
+    figure = draw(make_run([]), tmp_path, predictions, ["a", "b"])["predictions"]
+    assert "No mistakes: all 17 validation images are classified right." in figure.caption
+    assert texts(figure).count("✓") == 15
+    assert "Right: 15 of 17" in texts(figure)
+
+
+def test_where_all_are_wrong_mistakes_fill_the_figure(tmp_path):
+    predictions = make_predictions(tmp_path, [("a", "b", 0.5 + i / 100) for i in range(20)])
+    said = texts(draw(make_run([]), tmp_path, predictions, ["a", "b"])["predictions"])
+    assert said.count("✗") == 15
+    assert "Worst mistakes (15 of 20), the surest first" in said
+
+
+def test_photographs_are_upright_and_a_lost_one_is_said(tmp_path):
+    predictions = make_predictions(tmp_path, [("a", "a", 0.9), ("a", "a", 0.8)])
+    image, exif = Image.new("RGB", (60, 40), "red"), Image.Exif()
+    image.paste("blue", (0, 0, 30, 40))
+    exif[0x0112] = 3  # upside down: blue is on the right
+    image.save(tmp_path / "000.png", exif=exif)
+    (tmp_path / "001.png").write_bytes(b"no image any more")
+    figure = draw(make_run([]), tmp_path, predictions, ["a"])["predictions"]
+    found = re.findall(r"data:image/\w+;base64,\s*([A-Za-z0-9+/=\s]+)", figure.svg.read_text())
+    lost, turned = (Image.open(io.BytesIO(base64.b64decode(data))).convert("RGB") for data in found)  # by confidence
+    left, right = (turned.getpixel((int(turned.width * x), turned.height // 2)) for x in (0.25, 0.75))
+    assert left[0] > 200 > 60 > left[2]
+    assert right[2] > 200 > 60 > right[0]
+    assert max(lost.getpixel((10, 10))) - min(lost.getpixel((10, 10))) < 8
+
+
+@pytest.mark.parametrize(
+    ("name", "drawn"),
+    [
+        ("<script>alert(1)</script>", "<script>ale…)</script>"),
+        ("$x^2$ & co", "$x^2$ & co"),
+        ("two\nlines\x07", "two lines"),
+        ("蚂蚁", "蚂蚁"),
+    ],
+)
+def test_class_names_of_any_kind_are_drawn_as_they_are(tmp_path, name, drawn):
+    predictions = make_predictions(tmp_path, [(name, name, 0.9), ("other", "other", 0.9)])
+    figure = draw(make_run([]), tmp_path, predictions, [name, "other"])["confusion"]
+    assert texts(figure).count(drawn) == 2  # a row and a column
+
+
+def test_twenty_classes_are_all_named(tmp_path):
+    classes = [f"class number {i}" for i in range(20)]
+    rows = [(name, classes[(i + i % 3) % 20], 0.9) for i, name in enumerate(classes)]
+    figure = draw(make_run([]), tmp_path, make_predictions(tmp_path, rows), classes)["confusion"]
+    said = texts(figure)
+    assert all(said.count(name) == 2 for name in classes)
+    assert said.count("1") == 20  # of many classes, no zeros
+    assert "0" not in said
+
+
+def test_where_every_trial_failed_only_the_history_is_drawn(tmp_path):
+    figures = draw(make_run(["FAIL"] * 3), tmp_path)
+    assert list(figures) == ["history"]
+    assert "No trial reported an epoch." in texts(figures["history"])
+    assert "3 trials: 3 failed." in figures["history"].caption
+
+
+def test_one_trial_is_not_compared_with_itself(tmp_path):
+    figures = draw(make_run(["COMPLETE"], parameters=("lr",)), tmp_path)
+    assert list(figures) == ["curves", "history"]
+    assert "stopped early" not in texts(figures["curves"])
+
+
+def test_one_parameter_and_one_without_a_value(tmp_path):
+    run = make_run(["COMPLETE", "PRUNED", "COMPLETE"], parameters=("lr", "gamma"))
+    run.trials["gamma"] = np.nan
+    figures = draw(run, tmp_path)
+    assert panels(figures["slices"]) == 1
+    assert "gamma" not in texts(figures["parallel"])
+
+
+def test_a_large_run_stays_small_and_named(tmp_path):
+    names = ("lr", "batch_size", "optimizer", "momentum", *(f"parameter_{i}" for i in range(8)))
+    figures = draw(make_run(["COMPLETE", "PRUNED"] * 100, parameters=names), tmp_path)
+    assert set(names) <= set(texts(figures["parallel"]))
+    assert panels(figures["slices"]) == 12
+    assert all(figure.svg.stat().st_size < 1_000_000 for figure in figures.values())
+
+
+def test_many_given_configurations_share_one_name(tmp_path):
+    run = make_run(["COMPLETE"] * 6, parameters=(), first=[f"first {i}" for i in range(6)])
+    said = texts(draw(run, tmp_path)["history"])
+    assert "given configurations" in said
+    assert "first 3" not in said
+
+
+def test_a_diverged_loss_does_not_flatten_the_others(tmp_path):
+    run = make_run(["COMPLETE"] * 5, parameters=("lr",))
+    run.trials.loc[2, "val_loss"] = 1e6
+    run.curves.loc[run.curves["trial"] == 2, "val_loss"] = 1e6
+    figures = draw(run, tmp_path, metric="val_loss")
+    assert figures["curves"].caption.endswith("Losses that diverged leave at the top.")
+    for name in ("history", "parallel", "slices"):
+        assert figures[name].caption.endswith("those of 1 trials, are drawn there.")
+    assert "lower is better" in figures["history"].caption
+
+
+def test_drawing_leaves_no_trace_in_matplotlib(tmp_path):
+    before = dict(matplotlib.rcParams)
+    draw(make_run(["COMPLETE"]), tmp_path)
+    assert dict(matplotlib.rcParams) == before
+
+
+@pytest.mark.parametrize(
+    ("values", "kind", "ticks"),
+    [
+        ([1e-4, 3e-3, 0.1], "log", ["0.0001", "0.003", "0.1"]),
+        ([4, 8, 16, 32], "log", ["4", "8", "16", "32"]),
+        ([0.13e-3, 1e-3, 2e-3, 3e-3, 4e-3, 5e-3, 0.085], "log", ["0.0001", "0.001", "0.01", "0.1"]),
+        ([1, 2, 3], "linear", ["1", "2", "3"]),
+        (list(range(1, 11)), "linear", ["2", "4", "6", "8", "10"]),
+        ([0.0, 1e-5, 1e-2] * 2, "choices", ["0", "1e-05", "0.01"]),
+        (["sgd", None, "adamw"], "choices", ["adamw", "sgd"]),
+        ([True, False, True], "choices", ["False", "True"]),
+        ([7.0, np.nan, 7.0], "linear", ["7"]),
+    ],
+)
+def test_scales_fit_their_values(values, kind, ticks):
+    scale = make_scale("parameter", pd.Series(values))
+    assert scale is not None
+    assert scale.kind == kind
+    assert [text for _, text in scale.ticks] == ticks
+    assert np.isnan(scale.places).tolist() == pd.isna(pd.Series(values)).tolist()
+    known = scale.places[~np.isnan(scale.places)]
+    assert ((known >= 0) & (known <= 1)).all()
+
+
+def test_a_parameter_without_values_has_no_scale():
+    assert make_scale("parameter", pd.Series([None, np.nan])) is None
+
+
+def test_labels_are_shortened_in_the_middle():
+    assert label("a very long name of a class", 15) == "a very …a class"
+    assert label("caf\udce9") == "caf�"  # of a file name that is not UTF-8
+    assert len(label("x" * 99, 15)) == 15
+
+
+def test_neither_torch_nor_ray_nor_optuna_is_imported():
+    code = "import sys, search.page; sys.exit(str({'torch', 'ray', 'optuna'} & set(sys.modules) or ''))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.stderr.strip() == ""
