@@ -7,7 +7,6 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -18,12 +17,12 @@ from ray import tune
 from search.config import ResourcesConfig, SearchConfig
 from search.executor import Execution, StudyScheduler, StudySearcher
 from search.progress import Progress
+from search.resources import Cluster, share_out
 from search.study import Proposal, Study
 from trainable.errors import InputError
 from trainable.settings import METRICS, TrialSettings
 from trainable.trial import ImageTrial
 
-AUTO_GPU_SHARE = 0.25
 WORKER_RETRIES = 1
 
 _ENVIRONMENT = {
@@ -34,21 +33,6 @@ _ENVIRONMENT = {
     "TUNE_DISABLE_SIGINT_HANDLER": "1",
     "TUNE_GLOBAL_CHECKPOINT_S": "3600",  # the study is the state
 }
-
-
-@dataclass(frozen=True)
-class Cluster:
-    """What Ray has to give, and what each trial takes of it."""
-
-    cpus_per_trial: float
-    gpus_per_trial: float
-    concurrency: int
-    """Trials that fit at the same time."""
-
-    @property
-    def threads(self) -> int:
-        """CPU threads of a trial."""
-        return max(int(self.cpus_per_trial), 1)
 
 
 @contextmanager
@@ -62,7 +46,7 @@ def ray_cluster(resources: ResourcesConfig, address: str | None, say: Callable[[
     if not joined:
         _start_ray(address, say)
     try:
-        yield _share_out(resources, ray.cluster_resources())
+        yield share_out(resources, ray.cluster_resources())
     finally:
         if not joined:
             ray.shutdown()
@@ -193,20 +177,6 @@ def _start_ray(address: str | None, say: Callable[[str], None]) -> None:
     if context.dashboard_url:
         token = os.environ.get("RAY_AUTH_TOKEN_PATH", Path.home() / ".ray" / "auth_token")
         say(f"Ray dashboard: http://{context.dashboard_url} (it asks for the token in {token})")
-
-
-def _share_out(resources: ResourcesConfig, available: Mapping[str, float]) -> Cluster:
-    cpus, gpus = available.get("CPU", 0.0), available.get("GPU", 0.0)
-    wanted = resources.gpus
-    if wanted == "auto":
-        wanted = AUTO_GPU_SHARE if gpus else 0.0
-    for name, need, have in (("cpus", resources.cpus, cpus), ("gpus", wanted, gpus)):
-        if need > have:
-            raise InputError(
-                f"resources.{name} must be at most what there is, {have:g} here, for a trial to start; got {need:g}"
-            )
-    fit = [cpus / resources.cpus] + ([gpus / wanted] if wanted else [])
-    return Cluster(resources.cpus, wanted, int(min(fit) + 1e-6))
 
 
 @contextmanager

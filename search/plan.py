@@ -1,13 +1,17 @@
 """What will run, found out before it does: the images, the backbones and their stages, the space in numbers."""
 
+import os
 from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from search.config import Config
 from search.depths import resolve_depths
+from search.resources import share_out
 from search.space import Space
 from search.study import FirstTrial, Proposal
 from trainable.backbone import Backbone, WeightsUnavailableError, load_backbone
@@ -65,17 +69,7 @@ class Plan:
             lines += ["", f"backbone    {backbone.name}: {backbone.weights_note}", *_stage_table(backbone)]
         lines += ["", "space", *("  " + line for line in self.space.describe().splitlines()), "", "first trials"]
         lines += [f"  {first.name}: {describe_values(first.values)}" for first in self.first]
-        search = self.config.search
-        limits = [f"{search.trials} trials of at most {self.config.train.epochs} epochs"]
-        limits += [f"{search.time_budget:g} s"] if search.time_budget else []
-        limits += [f"until {search.metric} reaches {search.target:g}"] if search.target is not None else []
-        lines += [
-            "",
-            f"search      {', '.join(limits)}",
-            f"sampler     {search.sampler.name}",
-            f"pruner      {search.pruner.name}",
-        ]
-        return "\n".join(lines)
+        return "\n".join([*lines, "", *_search_table(self.config)])
 
 
 def make_plan(config: Config, say: Say) -> Plan:
@@ -124,6 +118,21 @@ def _count(images: ImageSet, split: str) -> str:
         return "none"
     counts = Counter(record.label for record in records)
     return f"{len(records):,} images: " + ", ".join(f"{counts[i]:,} {name}" for i, name in enumerate(images.classes))
+
+
+def _search_table(config: Config) -> list[str]:
+    search = config.search
+    limits = [f"{search.trials} trials of at most {config.train.epochs} epochs"]
+    limits += [f"{search.time_budget:g} s"] if search.time_budget else []
+    limits += [f"until {search.metric} reaches {search.target:g}"] if search.target is not None else []
+    here = share_out(config.resources, {"CPU": os.cpu_count() or 1, "GPU": torch.cuda.device_count()})
+    return [
+        f"search      {', '.join(limits)}",
+        f"at a time   {here.concurrency} on this machine, each on {here.cpus_per_trial:g} CPUs and "
+        f"{here.gpus_per_trial:g} GPUs",
+        f"sampler     {search.sampler.name}",
+        f"pruner      {search.pruner.name}",
+    ]
 
 
 def _stage_table(backbone: Backbone) -> list[str]:

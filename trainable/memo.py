@@ -17,6 +17,7 @@ from contextlib import contextmanager
 from dataclasses import astuple, dataclass
 from pathlib import Path
 
+import safetensors
 import safetensors.torch
 import torch
 from torch.nn import functional
@@ -134,7 +135,10 @@ class Memo:
             missing = [i for i in missing if not self._provide(folder, i, groups[i], view)]
             if len(missing) == before:
                 time.sleep(0.01)  # others are at work on all that is missing
-        return [_load(_file(folder, self._shelf, i)) for i in range(len(groups))]
+        blocks = [_load(_file(folder, self._shelf, i)) for i in range(len(groups))]
+        sound = [block for block in blocks if block is not None]
+        # A block that a power cut damaged is gone now, and is made again.
+        return sound if len(sound) == len(blocks) else self._stored_blocks(records, view)
 
     def _provide(self, folder: Path, block: int, records: Sequence[Record], view: int | None) -> bool:
         """Compute a block unless another process is at it; whether it is there now."""
@@ -148,18 +152,21 @@ class Memo:
 
     def _compute(self, folder: Path, block: int, records: Sequence[Record], view: int | None) -> None:
         """Go on from the deepest kept depth that is stored, storing each kept depth on the way."""
-        known = [d for d in self._kept if d <= self._shelf and _file(folder, d, block).exists()]
-        if known:
-            depth = known[-1]
-            x = _unpacked(_load(_file(folder, depth, block)))
-        else:
-            depth = 0
+        depth, x = self._deepest_stored(folder, block)
+        if x is None:
             x = torch.stack([self._frozen.view(record, view) for record in records])
             self._store(x, folder, 0, block)
         for stop in (d for d in self._kept if depth < d <= self._shelf):
             x = self._frozen.run(x, depth, stop)
             self._store(x, folder, stop, block)
             depth = stop
+
+    def _deepest_stored(self, folder: Path, block: int) -> tuple[int, torch.Tensor | None]:
+        for depth in reversed([depth for depth in self._kept if depth <= self._shelf]):
+            x = _load(_file(folder, depth, block))
+            if x is not None:
+                return depth, _unpacked(x)
+        return 0, None
 
     def _store(self, x: torch.Tensor, folder: Path, depth: int, block: int) -> None:
         assert self._budget is not None
@@ -229,8 +236,15 @@ def _file(folder: Path, depth: int, block: int) -> Path:
     return folder / f"{depth}-{block}.safetensors"
 
 
-def _load(file: Path) -> torch.Tensor:
-    return safetensors.torch.load_file(file)["x"]
+def _load(file: Path) -> torch.Tensor | None:
+    """A stored block; None where there is none, or where it was damaged: then it is removed."""
+    try:
+        return safetensors.torch.load_file(file)["x"]
+    except FileNotFoundError:
+        return None
+    except safetensors.SafetensorError:
+        file.unlink(missing_ok=True)
+        return None
 
 
 @contextmanager

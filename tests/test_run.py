@@ -1,0 +1,175 @@
+"""The commands' manners: one clear message and exit code 2 for a user's mistake, and nothing left behind."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from search.config import ResourcesConfig
+from search.predict import main as predict
+from search.progress import Progress, format_seconds
+from search.report import main as report
+from search.resources import share_out
+from search.run import main as run
+from trainable.errors import InputError
+
+
+@pytest.fixture
+def photos(tmp_path) -> Path:
+    """Two classes of twelve small images."""
+    generator = np.random.default_rng(0)
+    for name in ("cats", "dogs"):
+        (tmp_path / "photos" / name).mkdir(parents=True)
+        for i in range(12):
+            pixels = generator.integers(0, 256, (40, 50, 3), np.uint8)
+            Image.fromarray(pixels).save(tmp_path / "photos" / name / f"{i}.png")
+    return tmp_path / "photos"
+
+
+QUICK = ["--space", "smoke.yaml", "--set", "model.backbone=mobilenet_v3_small", "--set", "model.weights=random",
+         "--set", "space.freeze_depth=all", "--set", "search.first=[]"]  # fmt: skip
+
+MISTAKES = {
+    "no such configuration": (["--space", "defualt.yaml"], "did you mean default.yaml"),
+    "unknown key": ([*QUICK, "--set", "train.epoch=3"], "--set train.epoch: "),
+    "reversed range": ([*QUICK, "--set", "space.lr={low: 0.1, high: 0.01}"], "the range is reversed"),
+    "logarithm of zero": ([*QUICK, "--set", "space.lr={low: 0, high: 0.01, log: true}"], "--set space.lr.low"),
+    "unknown metric": ([*QUICK, "--set", "search.metric=val_acuracy"], "did you mean val_accuracy"),
+    "a sealed metric": ([*QUICK, "--set", "search.metric=test_accuracy"], "the test split is opened once"),
+    "no such folder": ([*QUICK, "--data", "nowhere/photos"], "nowhere/photos"),
+    "unknown backbone": ([*QUICK, "--set", "model.backbone=resnet81"], "got 'resnet81'. The nearest names: resnet"),
+    "weights file missing": ([*QUICK, "--set", "model.weights=w.pt"], "there is no file w.pt"),
+    "beyond the stages": (
+        [*QUICK, "--set", "space.freeze_depth={low: 0, high: 99}"],
+        "--set space.freeze_depth.high: freeze_depth must be between 0 and 14 (or all) for mobilenet_v3_small",
+    ),
+    "no such stage": ([*QUICK, "--set", "space.freeze_depth=layer9"], "got 'layer9'. The nearest: "),
+    "batch above the images": (
+        [*QUICK, "--set", "space.batch_size={choices: [8, 64]}"],
+        "batch_size must be at most the number of training images",
+    ),
+    "bad first trial": (
+        [*QUICK, "--set", "search.first=[{lr: 7.0}]"],
+        "search.first[0]",
+    ),
+    "bad time budget": ([*QUICK, "--time-budget", "soon"], "--time-budget"),
+    "bad name": ([*QUICK, "--name", "a/b"], "--name must be made of letters"),
+    "nothing to resume": (["--resume", "nowhere"], "--resume must name the folder of a run"),
+}
+
+
+@pytest.mark.parametrize("arguments, message", MISTAKES.values(), ids=MISTAKES.keys())
+def test_a_mistake_is_one_message_and_exit_code_2(arguments, message, photos, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    data = [] if "--data" in arguments or "--resume" in arguments else ["--data", str(photos)]
+    assert run([*arguments, *data, "--out", str(tmp_path / "out"), "--plan"]) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("error: ")
+    assert message in error
+    assert not (tmp_path / "out").exists()
+
+
+def test_debug_shows_where(photos, tmp_path):
+    with pytest.raises(InputError, match="resnet81"):
+        run([*QUICK, "--data", str(photos), "--set", "model.backbone=resnet81", "--plan", "--debug"])
+
+
+def test_the_plan_says_what_would_run(photos, tmp_path, capsys):
+    assert run([*QUICK, "--data", str(photos), "--out", str(tmp_path / "out"), "--plan"]) == 0
+    said = capsys.readouterr().out
+    for text in (
+        "cats, dogs",
+        "train",
+        "features.12",
+        "share of FLOPs",
+        "at a time",
+        "lr",
+        "4 trials of at most 2 epochs",
+    ):
+        assert text in said
+    assert not (tmp_path / "out").exists()
+
+
+def test_an_output_that_cannot_be_written(photos, tmp_path, capsys):
+    (tmp_path / "file").touch()
+    assert run([*QUICK, "--data", str(photos), "--out", str(tmp_path / "file"), "--name", "x"]) == 2
+    assert "--out must be a folder that can be written to" in capsys.readouterr().err
+
+
+def test_a_resumed_run_cannot_change_what_it_compares(tmp_path, capsys):
+    (tmp_path / "config.yaml").touch()
+    assert run(["--resume", str(tmp_path), "--epochs", "3"]) == 2
+    assert "not what it compares; got train.epochs=3" in capsys.readouterr().err
+
+
+def test_report_and_predict_say_what_is_missing(tmp_path, capsys):
+    assert report([str(tmp_path)]) == 2
+    assert "RUN must be the folder of a run, with a config.yaml in it" in capsys.readouterr().err
+    assert predict([str(tmp_path / "no"), "photo.jpg"]) == 2
+    assert "RUN|BUNDLE must be the folder of a run or of a model bundle" in capsys.readouterr().err
+    assert predict([str(tmp_path), "photo.jpg"]) == 2
+    assert "IMAGE|FOLDER must exist; there is nothing at photo.jpg" in capsys.readouterr().err
+    (tmp_path / "empty").mkdir()
+    assert predict([str(tmp_path), str(tmp_path / "empty")]) == 2
+    assert "a folder to classify must hold images" in capsys.readouterr().err
+    (tmp_path / "photo.jpg").touch()
+    assert predict([str(tmp_path), str(tmp_path / "photo.jpg")]) == 2
+    assert "a model bundle is a folder with model.yaml and model.safetensors" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "resources, available, expected",
+    [
+        ({}, {"CPU": 2}, (1, 0, 2)),
+        ({}, {"CPU": 8, "GPU": 1}, (1, 0.25, 4)),
+        ({"gpus": 0.1}, {"CPU": 16, "GPU": 1}, (1, 0.1, 10)),
+        ({"cpus": 2, "gpus": 1}, {"CPU": 16, "GPU": 4}, (2, 1, 4)),
+        ({"cpus": 0.5, "gpus": 0}, {"CPU": 2, "GPU": 1}, (0.5, 0, 4)),
+    ],
+)
+def test_resources_are_shared_out(resources, available, expected):
+    cluster = share_out(ResourcesConfig(**resources), available)
+    assert (cluster.cpus_per_trial, cluster.gpus_per_trial, cluster.concurrency) == expected
+
+
+def test_gpus_where_there_are_none():
+    with pytest.raises(InputError, match=r"resources\.gpus must be at most what there is, 0 here.*got 1"):
+        share_out(ResourcesConfig(gpus=1), {"CPU": 2})
+
+
+class Terminal:
+    """A stream that says whether it is a terminal."""
+
+    def __init__(self, tty: bool) -> None:
+        self.text, self._tty = "", tty
+
+    def write(self, text: str) -> None:
+        self.text += text
+
+    def flush(self) -> None: ...
+
+    def isatty(self) -> bool:
+        return self._tty
+
+
+@pytest.mark.parametrize("tty", [True, False])
+def test_progress(tty):
+    stream = Terminal(tty)
+    progress = Progress(4, "val_accuracy", {"complete": 1}, stream)
+    progress("started", 1, {"lr": 0.01})
+    progress("epoch", 1, {"epoch": 1, "val_accuracy": 0.75})
+    progress.note_best(0.75, 1)
+    progress("complete", 1, {})
+    progress("started", 2, {"lr": 0.02})
+    progress("failed", 2, {"reason": "it diverged"})
+    progress.close()
+    assert "trial   1 complete val_accuracy 0.7500 after epoch 1 (lr 0.01)" in stream.text
+    assert "trial   2 failed   it diverged (lr 0.02)" in stream.text
+    assert "3/4 trials (0 running, 0 pruned, 1 failed), best val_accuracy 0.7500 (trial 1)" in stream.text
+    assert ("\r" in stream.text) is tty
+
+
+@pytest.mark.parametrize("seconds, text", [(5, "5s"), (75, "1m15s"), (3700, "1h01m")])
+def test_seconds(seconds, text):
+    assert format_seconds(seconds) == text
