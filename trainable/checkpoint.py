@@ -23,6 +23,6 @@ def load_checkpoint(file: Path) -> dict[str, Any] | None:
     """The state in ``file``; None where there is none, or where it is damaged: then the trial begins anew."""
     try:
         state: dict[str, Any] = torch.load(file, map_location="cpu", weights_only=True)
-    except (FileNotFoundError, EOFError, RuntimeError, pickle.UnpicklingError):
+    except (OSError, EOFError, RuntimeError, pickle.UnpicklingError):
         return None
     return state
