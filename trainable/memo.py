@@ -129,12 +129,15 @@ class Memo:
         groups = [records[i : i + CANONICAL_BATCH] for i in range(0, len(records), CANONICAL_BATCH)]
         missing = [i for i in range(len(groups)) if not _file(folder, self._shelf, i).exists()]
         while missing:
-            if not self._budget.has_room():
-                return None
-            before = len(missing)
-            missing = [i for i in missing if not self._provide(folder, i, groups[i], view)]
-            if len(missing) == before:
+            busy = []
+            for i in missing:
+                if not self._budget.has_room():
+                    return None
+                if not self._provide(folder, i, groups[i], view):
+                    busy.append(i)
+            if len(busy) == len(missing):
                 time.sleep(0.01)  # others are at work on all that is missing
+            missing = busy
         blocks = [_load(_file(folder, self._shelf, i)) for i in range(len(groups))]
         sound = [block for block in blocks if block is not None]
         # A block that a power cut damaged is gone now, and is made again.
