@@ -26,6 +26,10 @@ RECIPES: Mapping[str, int | str] = {"fine-tune everything": 0, "train the head o
 of `TrainSettings`."""
 
 
+MOVED = " (moved into the space)"
+"""Behind the name of a recipe that lies outside of the space, and so is not the tutorial's own."""
+
+
 @dataclass(frozen=True)
 class Plan:
     """A search that could start now."""
@@ -204,14 +208,16 @@ def _first_trials(
 
 
 def _recipes(space: Space, name: str, backbones: Mapping[str, Backbone], notes: list[str]) -> tuple[FirstTrial, ...]:
-    """The tutorial's recipes, moved into the space where they lie outside; of equal ones only the first."""
-    found: dict[str, FirstTrial] = {}
+    """The tutorial's recipes, moved into the space where they lie outside; of equal ones only one."""
+    found: dict[str, tuple[int, FirstTrial]] = {}
     for recipe, depth in RECIPES.items():
         wanted = {**TrainSettings().model_dump(), "backbone": name, "freeze_depth": backbones[name].depth(depth)}
         values = space.nearest(wanted)
         moved = [f"{key} {wanted[key]} is {value} there" for key, value in values.items() if wanted[key] != value]
         if moved:
             notes.append(f"the tutorial's recipe “{recipe}” is moved into the space: {', '.join(moved)}")
-        if repr(values) not in found:
-            found[repr(values)] = FirstTrial(recipe, values)
-    return tuple(found.values())
+        trial = FirstTrial(recipe + MOVED if moved else recipe, values)
+        # Of equal ones, the one that had the shorter way keeps its name.
+        if len(moved) < found.get(repr(values), (len(values) + 1, trial))[0]:
+            found[repr(values)] = len(moved), trial
+    return tuple(trial for _, trial in found.values())

@@ -75,12 +75,13 @@ def _check(run: "Run", trial: int) -> int:
 
 
 def _judge(run: "Run", number: int, config: "Config", made: "Retrained") -> "Verdict":
-    from search.plan import RECIPES
+    from search.plan import MOVED, RECIPES
     from search.verdict import Verdict, score_split
 
     metric = config.search.metric
     trials = run.trials
-    recipes = trials[trials["first"].isin(list(RECIPES)) & (trials["state"] == "COMPLETE")]
+    named = [recipe + moved for recipe in RECIPES for moved in ("", MOVED)]
+    recipes = trials[trials["first"].isin(named) & (trials["state"] == "COMPLETE")]
     val = score_split(made.predictions, "val")
     assert val is not None
     return Verdict(

@@ -91,6 +91,23 @@ def test_the_plan_says_what_would_run(photos, tmp_path, capsys):
     assert not (tmp_path / "out").exists()
 
 
+def test_a_recipe_outside_of_the_space_is_not_called_the_tutorials_own(photos, capsys):
+    narrow = ["--set", "search.first=null", "--set", "space.freeze_depth={low: 5, high: all}",
+              "--set", "space.batch_size={choices: [4, 8]}"]  # fmt: skip
+    assert run([*QUICK, "--data", str(photos), *narrow, "--plan"]) == 0
+    said = capsys.readouterr().out
+    assert "  fine-tune everything (moved into the space): freeze_depth 5" in said
+    assert "  train the head only: freeze_depth 14" in said
+
+
+def test_where_only_the_head_is_searched_the_recipe_for_the_head_keeps_its_name(photos, capsys):
+    own = ["--set", "search.first=null", "--set", "space.batch_size={choices: [4, 8]}"]
+    assert run([*QUICK, "--data", str(photos), *own, "--plan"]) == 0
+    first = capsys.readouterr().out.split("first trials\n")[1].split("\n\n")[0]
+    assert first.startswith("  train the head only: freeze_depth 14")
+    assert len(first.splitlines()) == 1
+
+
 def test_an_output_that_cannot_be_written(photos, tmp_path, capsys):
     (tmp_path / "file").touch()
     assert run([*QUICK, "--data", str(photos), "--out", str(tmp_path / "file"), "--name", "x"]) == 2
