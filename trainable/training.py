@@ -1,6 +1,7 @@
 """One configuration being trained, epoch by epoch."""
 
 import hashlib
+import math
 import time
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ import torch
 
 from trainable.backbone import Backbone
 from trainable.checkpoint import load_checkpoint, save_checkpoint
-from trainable.epoch import predict, rebatch, score, train_epoch
+from trainable.epoch import NonFiniteLossError, predict, rebatch, score, train_epoch
 from trainable.images import ImageSet
 from trainable.memo import FrozenPass, Memo
 from trainable.settings import TrialSettings, best_epoch
@@ -57,13 +58,16 @@ class Training:
         number, rate = len(self.history), self._optimizer.param_groups[0]["lr"]
         train_loss, train_accuracy = self._train(number)
         logits, labels = self.predict("val")
+        scores = score(logits, labels)
+        if not math.isfinite(scores["loss"]):
+            raise NonFiniteLossError(f"the validation loss became {scores['loss']}: the learning rate is too high")
         seen = len(self.images.split("train")) + len(labels)
         seconds = time.perf_counter() - began
         metrics = {
             "epoch": number + 1,
             "train_loss": train_loss,
             "train_accuracy": train_accuracy,
-            **{f"val_{name}": value for name, value in score(logits, labels).items()},
+            **{f"val_{name}": value for name, value in scores.items()},
             "lr": rate,
             "epoch_time_s": seconds,
             "images_per_s": seen / seconds,

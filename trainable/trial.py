@@ -17,6 +17,7 @@ from pydantic import ValidationError
 from ray import tune
 
 from trainable.backbone import Backbone, load_backbone
+from trainable.epoch import NonFiniteLossError
 from trainable.errors import InputError
 from trainable.images import ImageSet, find_images
 from trainable.settings import TrainSettings, TrialSettings
@@ -111,12 +112,17 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--threads", type=int, default=os.cpu_count(), help="CPU threads (default: all)")
     parser.add_argument("--folder", type=Path, help="where to keep the checkpoint, and to go on from")
     options = parser.parse_args(arguments)
+    if options.threads < 1:
+        parser.error(f"--threads must be at least 1; got {options.threads}")
     try:
         with tempfile.TemporaryDirectory(prefix="transfer-search-") as scratch:
             _print_epochs(_settings(options, Path(scratch)))
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
+    except NonFiniteLossError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
     return 0
 
 
@@ -157,6 +163,8 @@ def _with(settings: TrainSettings, assignments: list[str]) -> TrainSettings:
         return TrainSettings.model_validate(
             {**settings.model_dump(), **{name: yaml.safe_load(value) for name, _, value in pairs}}
         )
+    except yaml.YAMLError as error:
+        raise InputError(f"--set must be NAME=VALUE with a value in YAML; got {', '.join(assignments)}") from error
     except ValidationError as error:
         problems = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']} (got {e['input']!r})" for e in error.errors())
         raise InputError(

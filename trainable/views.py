@@ -56,7 +56,8 @@ def augmented_view(
         augmentation: none, flip or crop (see `TrainSettings.augmentation`).
         crop_scale: the smallest share of the area that a crop shows.
     """
-    generator = np.random.Generator(np.random.Philox(key=int(digest[:16], 16), counter=[0, 0, view, seed]))
+    counter = np.array([0, 0, view, seed % 2**64], np.uint64)
+    generator = np.random.Generator(np.random.Philox(key=int(digest[:16], 16), counter=counter))
     mirrored = augmentation != "none" and generator.random() < 0.5
     if augmentation == "crop":
         top, left, height, width = _random_crop(generator, image.shape[1], image.shape[2], crop_scale)
