@@ -3,9 +3,11 @@
 import json
 import os
 import signal
+import sqlite3
 import subprocess
 import sys
 import time
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 import optuna
@@ -139,14 +141,10 @@ def test_a_search_that_was_killed_goes_on(tmp_path, how):
     run = tmp_path / "run"
     arguments = [*SMALL, "--trials", "4", "--epochs", "4", "--set", "search.pruner=none", "--out", tmp_path,
                  "--name", "run", "--no-report"]  # fmt: skip
-    process = subprocess.Popen(command("search.run", *arguments), stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-                               text=True)  # fmt: skip
-    try:
-        wait_for(lambda: finished_epochs(run) >= 2 and not_all_done(run, 4), 120)
+    with started(*arguments) as process:
+        wait_for(process, lambda: finished_epochs(run) >= 2 and not_all_done(run, 4), 120)
         process.send_signal(how)
         printed, _ = process.communicate(timeout=60)
-    finally:
-        process.kill()
     if how == signal.SIGINT:
         assert process.returncode == 130
         assert f"To go on: python -m search.run --resume {run}" in printed
@@ -164,41 +162,54 @@ def test_a_search_that_was_killed_goes_on(tmp_path, how):
     assert report["same_curve"] is True, "a trial that was cut in two gives the curve of one that was not"
 
 
-def finished_epochs(run: Path) -> int:
-    if not (run / "study.db").exists():
-        return 0
+def count(run: Path, query: str) -> int:
+    """A number out of the study, read without Optuna: that would create the tables where the search is about to."""
     try:
-        return sum(len(t.intermediate_values) for t in study_of(run).trials)
-    except (KeyError, optuna.exceptions.StorageInternalError):
+        with closing(sqlite3.connect(f"file:{run / 'study.db'}?mode=ro", uri=True)) as database:
+            return database.execute(query).fetchone()[0]
+    except sqlite3.OperationalError:
         return 0  # the study is being created
 
 
+def finished_epochs(run: Path) -> int:
+    return count(run, "SELECT count(*) FROM trial_intermediate_values")
+
+
 def not_all_done(run: Path, trials: int) -> bool:
-    return sum(t.state.name == "COMPLETE" for t in study_of(run).trials) < trials
+    return count(run, "SELECT count(*) FROM trials WHERE state = 'COMPLETE'") < trials
 
 
-def wait_for(condition, seconds: float) -> None:
+@contextmanager
+def started(*arguments: str | Path):
+    """A search in a process of its own, which is over when this is."""
+    process = subprocess.Popen(
+        command("search.run", *arguments), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    with process:
+        try:
+            yield process
+        finally:
+            process.kill()
+
+
+def wait_for(process: subprocess.Popen, condition, seconds: float) -> None:
     end = time.monotonic() + seconds
     while not condition():
+        assert process.poll() is None, f"the search ended too soon: {process.communicate()}"
         assert time.monotonic() < end, "waited in vain"
         time.sleep(0.1)
 
 
 def test_a_worker_that_is_killed_is_tried_again_from_its_checkpoint(tmp_path):
     run = tmp_path / "run"
-    process = subprocess.Popen(
-        command("search.run", *SMALL, "--trials", "1", "--epochs", "6", "--out", tmp_path, "--name", "run",
-                "--no-report", "--set", "search.first=[{freeze_depth: blocks.4, lr: 0.01}]"),
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-    )  # fmt: skip
-    try:
-        wait_for(lambda: finished_epochs(run) >= 2, 120)
+    arguments = [*SMALL, "--trials", "1", "--epochs", "6", "--out", tmp_path, "--name", "run", "--no-report",
+                 "--set", "search.first=[{freeze_depth: blocks.4, lr: 0.01}]"]  # fmt: skip
+    with started(*arguments) as process:
+        wait_for(process, lambda: finished_epochs(run) >= 2, 120)
         workers = [pid for pid in children_of(process.pid) if "ImageTrial" in name_of(pid)]
         assert workers
         os.kill(workers[0], signal.SIGKILL)
         process.communicate(timeout=120)
-    finally:
-        process.kill()
     assert process.returncode == 0
     (trial,) = study_of(run).trials
     assert trial.state.name == "COMPLETE"
