@@ -14,6 +14,7 @@ from trainable.errors import InputError
 from trainable.settings import TrialSettings
 
 CONFIG, IMAGES, STUDY, SETTINGS, MEMO = "config.yaml", "images.csv", "study.db", "settings.json", "memo"
+LOG = "run.log"
 
 _PACKAGES = ("torch", "torchvision", "timm", "ray", "optuna", "numpy")
 """The packages whose versions decide results, and are kept with a run."""

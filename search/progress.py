@@ -3,7 +3,7 @@
 import shutil
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, TextIO
 
 from search.plan import describe_values
@@ -15,10 +15,18 @@ class Progress:
     Args:
         total: trials to run, or None where only time or a target ends the search.
         metric: the name of what is optimised.
+        note: told the lines that stay.
     """
 
-    def __init__(self, total: int, metric: str, done: Mapping[str, int], stream: TextIO = sys.stdout) -> None:
-        self._total, self._metric, self._stream = total, metric, stream
+    def __init__(
+        self,
+        total: int,
+        metric: str,
+        done: Mapping[str, int],
+        stream: TextIO = sys.stdout,
+        note: Callable[[str], None] = lambda text: None,
+    ) -> None:
+        self._total, self._metric, self._stream, self._note = total, metric, stream, note
         self._counts = {"complete": 0, "pruned": 0, "failed": 0, **done}
         self._finished_before = sum(self._counts.values())
         self._values: dict[int, Mapping[str, Any]] = {}
@@ -79,6 +87,7 @@ class Progress:
     def _say(self, text: str) -> None:
         self._stream.write(("\r\033[K" if self._renews else "") + text + "\n")
         self._stream.flush()
+        self._note(text)
 
     def _renew(self) -> None:
         width = shutil.get_terminal_size().columns

@@ -30,7 +30,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--trial", metavar="N", type=int, help="another trial than the best")
     parser.add_argument("--debug", action="store_true", help="show tracebacks")
     options = parser.parse_args(arguments)
-    return guard(lambda: make_report(options.run, options.trial, print), options.debug)
+    return guard(lambda: _report(options), options.debug)
+
+
+def _report(options: argparse.Namespace) -> int:
+    from search.folder import LOG
+    from search.journal import Journal
+
+    # A mistyped name must not leave a log behind.
+    say = Journal(options.run / LOG if options.run.is_dir() else None)
+    return make_report(options.run, options.trial, say)
 
 
 def make_report(folder: Path, trial: int | None, say: Callable[[str], None]) -> int:

@@ -18,6 +18,7 @@ from search.duration import seconds
 from trainable.errors import InputError
 
 if TYPE_CHECKING:
+    from search.journal import Journal
     from search.plan import Plan
     from search.study import Proposal
     from trainable.settings import TrialSettings
@@ -69,31 +70,34 @@ def _parser() -> argparse.ArgumentParser:
 
 def _run(options: argparse.Namespace) -> int:
     folder, config = _read(options)
-    from search.folder import IMAGES, MEMO, create_folder
+    from search.folder import IMAGES, LOG, MEMO, create_folder
+    from search.journal import Journal
     from search.plan import make_plan, plan_for
     from trainable.images import ImageSet
 
+    say = Journal()
     if options.resume:
-        plan = plan_for(config, ImageSet.load(folder / IMAGES), print)
+        plan = plan_for(config, ImageSet.load(folder / IMAGES), say)
     else:
-        plan = make_plan(config, print)
-        print(f"data: {plan.images!r}")
+        plan = make_plan(config, say)
+        say(f"data: {plan.images!r}")
     for note in plan.notes:
-        print(f"note: {note}")
+        say(f"note: {note}")
     if options.plan:
-        print(plan.describe())
+        say(plan.describe())
         return 0
     if not options.resume:
         create_folder(folder, plan)
-    reason = _search(folder, plan, options)
-    print(f"search ended: {reason}")
+    say.open(folder / LOG)
+    reason = _search(folder, plan, options, say)
+    say(f"search ended: {reason}")
     if reason == "interrupted":
-        print(f"To go on: python -m search.run --resume {folder}")
+        say(f"To go on: python -m search.run --resume {folder}")
         return 130
     if not options.no_report:
         from search.report import make_report
 
-        make_report(folder, None, print)
+        make_report(folder, None, say)
     shutil.rmtree(folder / MEMO, ignore_errors=True)
     return 0
 
@@ -134,7 +138,7 @@ def _seconds(text: str) -> float:
         raise InputError(f"--time-budget {error}") from error
 
 
-def _search(folder: Path, plan: "Plan", options: argparse.Namespace) -> str:
+def _search(folder: Path, plan: "Plan", options: argparse.Namespace, say: "Journal") -> str:
     """Run the trials; why the search ended, in words."""
     from search.experiment import ray_cluster, run_experiment
     from search.folder import IMAGES, MEMO, study_address, trial_folder, write_settings
@@ -145,9 +149,9 @@ def _search(folder: Path, plan: "Plan", options: argparse.Namespace) -> str:
     search = plan.config.search
     stored = open_study(*study_address(folder, plan.config), search.metric, resume=options.resume is not None)
     study = Study(stored, plan.space, search, plan.first)
-    with ray_cluster(plan.config.resources, options.address, print) as cluster:
-        print(f"running {search.trials} trials, {cluster.concurrency} at a time; results go to {folder}")
-        progress = Progress(search.trials, search.metric, study.counts())
+    with ray_cluster(plan.config.resources, options.address, say) as cluster:
+        say(f"running {search.trials} trials, {cluster.concurrency} at a time; results go to {folder}")
+        progress = Progress(search.trials, search.metric, study.counts(), note=say.note)
 
         def make_settings(proposal: "Proposal") -> "TrialSettings":
             own = trial_folder(folder, proposal.number)

@@ -2,10 +2,12 @@
 
 import hashlib
 import itertools
+import os
 import random
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import optuna
@@ -212,7 +214,10 @@ def open_study(storage: str, name: str, metric: str, *, resume: bool) -> optuna.
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     direction = StudyDirection[METRICS[metric].upper()]
     try:
-        return optuna.create_study(storage=storage, study_name=name, direction=direction, load_if_exists=resume)
+        fresh = _create_file(storage, name, direction)
+        return optuna.create_study(
+            storage=storage, study_name=name, direction=direction, load_if_exists=resume or fresh
+        )
     except optuna.exceptions.DuplicatedStudyError as error:
         raise InputError(
             f"the study must be new; {storage} already holds one named {name!r}. Take another --name, or "
@@ -220,6 +225,20 @@ def open_study(storage: str, name: str, metric: str, *, resume: bool) -> optuna.
         ) from error
     except (optuna.exceptions.StorageInternalError, sqlalchemy.exc.SQLAlchemyError, ImportError) as error:
         raise InputError(f"search.storage must be a database that Optuna can open; got {storage}: {error}") from error
+
+
+def _create_file(storage: str, name: str, direction: StudyDirection) -> bool:
+    """Create an SQLite file with the study in it, whole from its first moment: a reader that opens it while Optuna is
+    at work on its tables would create them too, and one of both would fail. Whether there was none before."""
+    file = Path(storage.removeprefix("sqlite:///"))
+    if not storage.startswith("sqlite:///") or file.exists() or not file.parent.is_dir():
+        return False
+    draft = file.with_name(f".{file.name}.{os.getpid()}")
+    database = optuna.storages.RDBStorage(f"sqlite:///{draft}")
+    optuna.create_study(storage=database, study_name=name, direction=direction)
+    database.engine.dispose()
+    os.replace(draft, file)
+    return True
 
 
 def real_trials(study: optuna.Study, *states: TrialState) -> list[FrozenTrial]:

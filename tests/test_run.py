@@ -1,5 +1,6 @@
 """The commands' manners: one clear message and exit code 2 for a user's mistake, and nothing left behind."""
 
+import re
 from pathlib import Path
 
 import numpy as np
@@ -7,6 +8,7 @@ import pytest
 from PIL import Image
 
 from search.config import ResourcesConfig
+from search.journal import Journal
 from search.predict import main as predict
 from search.progress import Progress, format_seconds
 from search.report import main as report
@@ -190,3 +192,15 @@ def test_progress(tty):
 @pytest.mark.parametrize("seconds, text", [(5, "5s"), (75, "1m15s"), (3700, "1h01m")])
 def test_seconds(seconds, text):
     assert format_seconds(seconds) == text
+
+
+def test_the_journal_keeps_what_was_said_before_there_was_a_folder(tmp_path, capsys):
+    say = Journal()
+    say("data: cells")
+    say.open(tmp_path / "run.log")
+    say.note("only kept\non two lines")
+    say("search ended")
+    assert capsys.readouterr().out == "data: cells\nsearch ended\n"
+    lines = [line.split("  ", 1) for line in (tmp_path / "run.log").read_text().splitlines()]
+    assert [text for _, text in lines] == ["data: cells", "only kept", "on two lines", "search ended"]
+    assert all(re.fullmatch(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d", time) for time, _ in lines)

@@ -46,7 +46,7 @@ def finished(tmp_path_factory) -> tuple[Path, str]:
 def test_the_folder_of_a_run_has_everything(finished):
     run, printed = finished
     for name in ("config.yaml", "images.csv", "study.db", "trials.csv", "curves.csv", "predictions.csv", "report.html",
-                 "report.json", "best/model.safetensors", "best/model.yaml"):  # fmt: skip
+                 "run.log", "report.json", "best/model.safetensors", "best/model.yaml"):  # fmt: skip
         assert (run / name).is_file(), name
     for name in ("predictions", "confusion", "curves", "history", "parallel", "slices"):
         assert (run / "figures" / f"{name}.png").is_file(), name
@@ -55,6 +55,8 @@ def test_the_folder_of_a_run_has_everything(finished):
     assert "elpv" in printed.splitlines()[0] + printed
     assert "Ray dashboard: http://127.0.0.1:" in printed
     assert "5/5 trials" in printed
+    kept = [line.split("  ", 1)[1] for line in (run / "run.log").read_text().splitlines()]
+    assert kept == printed.splitlines()
 
 
 def test_the_tables_are_the_study(finished):

@@ -1,6 +1,7 @@
 """The study: one contract for every sampler and pruner; no Ray."""
 
 import json
+import threading
 from pathlib import Path
 
 import optuna
@@ -224,3 +225,23 @@ def test_storage_that_cannot_be_had(tmp_path):
         open_study(f"sqlite:///{tmp_path}/s.db", "one", "val_accuracy", resume=False)
     assert open_study(f"sqlite:///{tmp_path}/s.db", "one", "val_accuracy", resume=True).trials == []
     optuna.load_study(study_name="one", storage=f"sqlite:///{tmp_path}/s.db")
+
+
+def test_a_reader_may_open_the_study_while_it_is_created(tmp_path):
+    """Through Optuna, which creates the tables that it does not find."""
+    for attempt in range(5):
+        file = tmp_path / f"{attempt}.db"
+        seen = []
+
+        def read(file=file, seen=seen):
+            while not file.exists():
+                pass
+            seen.append(optuna.load_study(study_name="search", storage=f"sqlite:///{file}").trials)
+
+        reader = threading.Thread(target=read)
+        reader.start()
+        study = open_study(f"sqlite:///{file}", "search", "val_accuracy", resume=False)
+        reader.join(30)
+        assert seen == [[]]
+        assert study.trials == []
+        assert list(tmp_path.glob(".*")) == []
