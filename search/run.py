@@ -5,6 +5,7 @@ python -m search.run --space default.yaml
 
 import argparse
 import json
+import os
 import re
 import shutil
 import sys
@@ -25,7 +26,8 @@ if TYPE_CHECKING:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command; the exit code is 0, 2 for a mistake of the user's, or 130 where the user interrupted."""
+    """Run the command; the exit code is 0, 2 for a mistake of the user's, 130 where the user interrupted, or 141
+    where nobody reads the output any more."""
     options = _parser().parse_args(arguments)
     return guard(lambda: _run(options), options.debug)
 
@@ -39,6 +41,9 @@ def guard(command: Callable[[], int], debug: bool) -> int:
             raise
         print(f"error: {error}", file=sys.stderr)
         return 2
+    except BrokenPipeError:  # as by "| head"; what is still in the buffer goes nowhere
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
     except KeyboardInterrupt:
         if debug:
             raise

@@ -1,6 +1,8 @@
 """The commands' manners: one clear message and exit code 2 for a user's mistake, and nothing left behind."""
 
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -204,3 +206,12 @@ def test_the_journal_keeps_what_was_said_before_there_was_a_folder(tmp_path, cap
     lines = [line.split("  ", 1) for line in (tmp_path / "run.log").read_text().splitlines()]
     assert [text for _, text in lines] == ["data: cells", "only kept", "on two lines", "search ended"]
     assert all(re.fullmatch(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d", time) for time, _ in lines)
+
+
+def test_output_that_nobody_reads_any_more_is_no_fault_of_ours():
+    command = [sys.executable, "-m", "search.run", *QUICK, "--data", "elpv", "--plan"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        process.stdout.readline()
+        process.stdout.close()
+        assert process.wait(120) == 141
+        assert process.stderr.read() == ""
