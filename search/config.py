@@ -12,7 +12,7 @@ from search.agreement import disagreements
 from search.method import PrunerConfig, SamplerConfig
 from search.override import apply_overrides
 from search.problem import Problem, problems_in, refusal, unusable_numbers
-from search.sections import DataConfig, ModelConfig, ResourcesConfig, SearchConfig, Section
+from search.sections import DataConfig, MemoConfig, ModelConfig, ResourcesConfig, SearchConfig, Section
 from search.space import Space
 from search.spec import read_space
 from search.yaml_source import Origins, read_yaml
@@ -22,6 +22,7 @@ from trainable.settings import TrainSettings
 __all__ = [
     "Config",
     "DataConfig",
+    "MemoConfig",
     "ModelConfig",
     "PrunerConfig",
     "ResourcesConfig",
@@ -79,6 +80,7 @@ class Config(Section):
     train: TrainSettings = TrainSettings()
     search: SearchConfig = SearchConfig()
     resources: ResourcesConfig = ResourcesConfig()
+    memo: MemoConfig = MemoConfig()
     record: dict[str, Any] | None = None
     """What a run adds to the configuration that it keeps (digests, versions); nothing reads it as a setting."""
     _origins: Origins = PrivateAttr(default_factory=Origins)

@@ -13,8 +13,7 @@ from search.plan import Plan
 from trainable.errors import InputError
 from trainable.settings import TrialSettings
 
-CONFIG, IMAGES, STUDY, SETTINGS, MEMO = "config.yaml", "images.csv", "study.db", "settings.json", "memo"
-LOG = "run.log"
+CONFIG, IMAGES, STUDY, SETTINGS, LOG = "config.yaml", "images.csv", "study.db", "settings.json", "run.log"
 
 _PACKAGES = ("torch", "torchvision", "timm", "ray", "optuna", "numpy")
 """The packages whose versions decide results, and are kept with a run."""
@@ -68,7 +67,7 @@ def read_settings(run: Path, number: int) -> TrialSettings:
         settings = TrialSettings.model_validate_json(file.read_text())
     except FileNotFoundError as error:
         raise InputError(f"the trial must be one of the run's; {run} has no trial {number}") from error
-    return settings.model_copy(update={"images": run / IMAGES, "folder": file.parent, "memo": run / MEMO})
+    return settings.model_copy(update={"images": run / IMAGES, "folder": file.parent})
 
 
 def _resolved(plan: Plan) -> dict[str, Any]:

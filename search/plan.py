@@ -1,23 +1,29 @@
 """What will run, found out before it does: the images, the backbones and their stages, the space in numbers."""
 
+import math
 import os
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from search.config import Config
+from search.config import Config, MemoConfig
 from search.depths import resolve_depths
 from search.resources import share_out
+from search.setting import CHANGES_VIEWS
+from search.shelves import Shelf, choose_shelves, default_budget
 from search.space import Space
 from search.study import FirstTrial, Proposal
 from trainable.backbone import Backbone, WeightsUnavailableError, load_backbone
+from trainable.cache import cache_folder
 from trainable.errors import InputError
+from trainable.frozen import PRECISIONS, resolve_precision
 from trainable.images import ImageSet, find_images
-from trainable.settings import TrainSettings, TrialSettings
+from trainable.memo import MEMO, format_bytes
+from trainable.settings import MemoSettings, TrainSettings, TrialSettings
 
 Say = Callable[[str], None]
 
@@ -40,30 +46,40 @@ class Plan:
     """The one in use, or all that the space chooses from."""
     space: Space
     first: tuple[FirstTrial, ...]
+    shelves: Mapping[str, tuple[Shelf, ...]]
+    """Of each backbone, the depths whose activations are kept, or could be."""
     notes: tuple[str, ...]
     """What the user should be told before it starts."""
 
-    def settings(self, proposal: Proposal, images: Path, folder: Path, memo: Path, threads: int) -> TrialSettings:
+    def settings(self, proposal: Proposal, images: Path, folder: Path, threads: int, since: float) -> TrialSettings:
         """A trial's complete settings.
 
         Args:
             images: the run's table of images.
             folder: the trial's own.
-            memo: what the run's trials share.
             threads: CPU threads of the trial.
+            since: when the search began, in seconds since 1970.
         """
         values = {**self.config.train.model_dump(), "backbone": next(iter(self.backbones)), **proposal.values}
+        backbone = values.pop("backbone")
         return TrialSettings(
             images=images,
-            backbone=values.pop("backbone"),
+            backbone=backbone,
             weights=self.config.model.weights,
             train=TrainSettings.model_validate(values),
             metric=self.config.search.metric,
             seed=self.config.search.seed,
             threads=threads,
             folder=folder,
-            memo=memo,
+            memo=self._memo(backbone, since),
         )
+
+    def _memo(self, backbone: str, since: float) -> MemoSettings | None:
+        memo = self.config.memo
+        if not memo.enabled:
+            return None
+        kept = tuple(sorted(shelf.depth for shelf in self.shelves[backbone] if shelf.kept))
+        return MemoSettings(folder=memo_folder(memo), budget=memo_budget(memo), kept=kept, since=since)
 
     def describe(self) -> str:
         """The plan in words, for ``--plan``."""
@@ -71,9 +87,22 @@ class Plan:
         lines += [f"{split:<11} {_count(self.images, split)}" for split in ("train", "val", "test")]
         for backbone in self.backbones.values():
             lines += ["", f"backbone    {backbone.name}: {backbone.weights_note}", *_stage_table(backbone)]
+            lines += ["", *self._shelf_table(backbone)]
         lines += ["", "space", *("  " + line for line in self.space.describe().splitlines()), "", "first trials"]
         lines += [f"  {first.name}: {describe_values(first.values)}" for first in self.first]
         return "\n".join([*lines, "", *_search_table(self.config)])
+
+    def _shelf_table(self, backbone: Backbone) -> Iterator[str]:
+        memo = self.config.memo
+        if not memo.enabled:
+            yield "memo        off: every trial computes its frozen stages anew"
+            return
+        yield f"memo        {memo_folder(memo)}, at most {format_bytes(memo_budget(memo))}; activations kept:"
+        yield f"  {'freeze_depth':>12}  {'kept':<5} {'takes':>10}  why"
+        for shelf in sorted(self.shelves[backbone.name], key=lambda shelf: shelf.depth):
+            kept = "yes" if shelf.kept else "no"
+            size = format_bytes(shelf.bytes)
+            yield f"  {shelf.depth or 'the views':>12}  {kept:<5} {size:>10}  {shelf.reason}"
 
 
 def make_plan(config: Config, say: Say) -> Plan:
@@ -106,7 +135,20 @@ def plan_for(config: Config, images: ImageSet, say: Say) -> Plan:
     )
     _check_fixed_depth(config, backbones)
     _check_batch_sizes(config, space, len(images.split("train")))
-    return Plan(config, images, backbones, space, _first_trials(config, space, backbones, notes), tuple(notes))
+    config = _with_precision(config)
+    first = _first_trials(config, space, backbones, notes)
+    shelves = {name: _choose_shelves(config, images, backbone, space) for name, backbone in backbones.items()}
+    return Plan(config, images, backbones, space, first, shelves, tuple(notes))
+
+
+def memo_folder(memo: MemoConfig) -> Path:
+    """Where the memo lies."""
+    return Path(memo.folder).expanduser().resolve() if memo.folder is not None else cache_folder() / MEMO
+
+
+def memo_budget(memo: MemoConfig) -> int:
+    """The bytes that it may take."""
+    return memo.budget if memo.budget is not None else default_budget(memo_folder(memo))
 
 
 def describe_values(values: Mapping[str, Any]) -> str:
@@ -167,6 +209,28 @@ def _load_backbones(config: Config, classes: int, notes: list[str]) -> dict[str,
         f"{config.where('model', 'backbone')}: none of the backbones' weights can be had:\n"
         + "\n".join(f"  {problem}" for problem in problems)
     )
+
+
+def _with_precision(config: Config) -> Config:
+    """``precision: auto`` decided here and now: all trials of a search compute in the same one, wherever they run."""
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    precision = resolve_precision(config.train.precision, device)
+    return config.model_copy(update={"train": config.train.model_copy(update={"precision": precision})})
+
+
+def _choose_shelves(config: Config, images: ImageSet, backbone: Backbone, space: Space) -> tuple[Shelf, ...]:
+    train = config.train
+    depths = [
+        depth
+        for parameter in space.parameters
+        if parameter.key == "freeze_depth" and backbone.name in parameter.when.get("backbone", (backbone.name,))
+        for depth in parameter.domain.values() or ()
+    ] or [backbone.depth(train.freeze_depth)]
+    kinds = math.prod(len(p.domain.values() or ()) for p in space.parameters if p.key in CHANGES_VIEWS)
+    views = kinds * (train.views or train.epochs)
+    count = len(images.split("train")) * views + len(images.split("val"))
+    size = PRECISIONS[train.precision].itemsize
+    return choose_shelves(backbone, [int(depth) for depth in depths], count, size, memo_budget(config.memo))
 
 
 def _check_fixed_depth(config: Config, backbones: Mapping[str, Backbone]) -> None:

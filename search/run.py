@@ -7,7 +7,6 @@ import argparse
 import json
 import os
 import re
-import shutil
 import sys
 from collections.abc import Callable, Sequence
 from datetime import datetime
@@ -75,7 +74,7 @@ def _parser() -> argparse.ArgumentParser:
 
 def _run(options: argparse.Namespace) -> int:
     folder, config = _read(options)
-    from search.folder import IMAGES, LOG, MEMO, create_folder
+    from search.folder import IMAGES, LOG, create_folder
     from search.journal import Journal
     from search.plan import make_plan, plan_for
     from trainable.images import ImageSet
@@ -103,7 +102,6 @@ def _run(options: argparse.Namespace) -> int:
         from search.report import make_report
 
         make_report(folder, None, say)
-    shutil.rmtree(folder / MEMO, ignore_errors=True)
     return 0
 
 
@@ -146,7 +144,7 @@ def _seconds(text: str) -> float:
 def _search(folder: Path, plan: "Plan", options: argparse.Namespace, say: "Journal") -> str:
     """Run the trials; why the search ended, in words."""
     from search.experiment import ray_cluster, run_experiment
-    from search.folder import IMAGES, MEMO, study_address, trial_folder, write_settings
+    from search.folder import CONFIG, IMAGES, study_address, trial_folder, write_settings
     from search.progress import Progress
     from search.results import write_tables
     from search.study import Study, open_study
@@ -160,7 +158,8 @@ def _search(folder: Path, plan: "Plan", options: argparse.Namespace, say: "Journ
 
         def make_settings(proposal: "Proposal") -> "TrialSettings":
             own = trial_folder(folder, proposal.number)
-            return write_settings(plan.settings(proposal, folder / IMAGES, own, folder / MEMO, cluster.threads))
+            began = (folder / CONFIG).stat().st_mtime
+            return write_settings(plan.settings(proposal, folder / IMAGES, own, cluster.threads, began))
 
         def write() -> None:
             write_tables(folder, *study.tables(), plan.space.keys)

@@ -4,6 +4,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
+from search.byte_count import byte_count
 from search.duration import seconds
 from search.method import PrunerConfig, SamplerConfig
 from search.problem import shown, unknown
@@ -92,3 +93,14 @@ class ResourcesConfig(Section):
     cpus: Annotated[float, Field(gt=0)] = 1.0
     gpus: Annotated[float | Literal["auto"], BeforeValidator(_gpus)] = "auto"
     """A number or share of GPUs; auto: none on a machine without any, else a quarter."""
+
+
+class MemoConfig(Section):
+    """Where the frozen stages' activations are kept: for all trials, and for later searches on the same images."""
+
+    enabled: bool = True
+    """Without it every trial computes them anew, each epoch; the results are the same."""
+    budget: Annotated[int, BeforeValidator(byte_count), Field(ge=0)] | None = None
+    """Bytes that it may take; None: a quarter of the free disk, and at most 20 GB. In YAML also 200MB, 20GB."""
+    folder: Text | None = None
+    """None: in the user's cache."""

@@ -8,6 +8,7 @@ from trainable.settings import TrainSettings
 UNSEARCHED = {
     "epochs": "cannot be searched: the pruner decides how long a trial runs; give train.epochs instead",
     "views": "cannot be searched: all trials share the same views; give train.views instead",
+    "precision": "cannot be searched: all trials share the same activations; give train.precision instead",
 }
 """The settings under train: that cannot be searched, and why."""
 

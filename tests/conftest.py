@@ -10,6 +10,14 @@ os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
 os.environ["WANDB_MODE"] = "disabled"
 
 
+@pytest.fixture(scope="session", autouse=True)
+def own_cache(tmp_path_factory):
+    """Downloads and activations of the tests, and of the processes that they start, stay with the tests."""
+    os.environ["TRANSFER_SEARCH_CACHE"] = str(tmp_path_factory.mktemp("cache"))
+    yield
+    del os.environ["TRANSFER_SEARCH_CACHE"]
+
+
 @pytest.fixture
 def one_thread():
     """torch on one thread, as a trial has it by default."""

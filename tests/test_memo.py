@@ -1,22 +1,23 @@
 """What is stored changes time, never a bit of the result."""
 
 import multiprocessing
-from dataclasses import replace
-from itertools import pairwise
 from pathlib import Path
 
 import pytest
 import torch
 
-import trainable.memo
+import trainable.frozen
 from trainable.backbone import load_backbone
+from trainable.frozen import CANONICAL_BATCH, FrozenPass
 from trainable.images import ImageSet, Record
-from trainable.memo import CANONICAL_BATCH, FrozenPass, Memo, kept_depths
-from trainable.settings import TrainSettings
+from trainable.memo import Memo, main
+from trainable.settings import MemoSettings, TrainSettings
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 DEPTHS = (0, 5, 12, 18)
+KEPT = (0, 4, 12, 18)
+PLENTY = 2**30
 VIEWS = (None, 1)
 SHUFFLED = torch.randperm(36, generator=torch.Generator().manual_seed(1)).tolist()
 
@@ -30,24 +31,29 @@ def records(cells) -> tuple[Record, ...]:
     return records
 
 
-@pytest.fixture
-def frozen(lite0) -> FrozenPass:
-    return frozen_pass(lite0)
+@pytest.fixture(scope="module", params=["fp32", "bf16"])
+def frozen(request, lite0) -> FrozenPass:
+    return frozen_pass(lite0, request.param)
 
 
-def frozen_pass(backbone) -> FrozenPass:
+def frozen_pass(backbone, precision: str = "fp32") -> FrozenPass:
     backbone.reset(18, seed=0)
-    return FrozenPass(backbone, TrainSettings(), 0, torch.device("cpu"))
+    return FrozenPass(backbone, TrainSettings(precision=precision), 0, torch.device("cpu"))
 
 
-def activations(frozen: FrozenPass, depth: int, folder: Path | None, records, view, order=None) -> torch.Tensor:
-    return torch.cat(list(Memo(frozen, depth, folder).activations(records, view, order)))
+def activations(
+    frozen: FrozenPass, depth: int, folder: Path | None, records, view, order=None, budget=PLENTY, kept=KEPT
+) -> torch.Tensor:
+    settings = MemoSettings(folder=folder, budget=budget, kept=kept) if folder else None
+    return torch.cat(list(Memo(frozen, depth, settings).activations(records, view, order)))
 
 
 @pytest.fixture(scope="module")
-def expected(lite0, records) -> dict[tuple[int, int | None], torch.Tensor]:
+def expected(frozen, records) -> dict[tuple[int, int | None], torch.Tensor]:
     """Of each depth and view, without a memo, in the records' order."""
-    return {(d, v): activations(frozen_pass(lite0), d, None, records, v) for d in DEPTHS for v in VIEWS}
+    with torch.random.fork_rng():
+        torch.set_num_threads(1)
+        return {(d, v): activations(frozen, d, None, records, v) for d in DEPTHS for v in VIEWS}
 
 
 @pytest.mark.parametrize("view", VIEWS)
@@ -57,7 +63,7 @@ def test_stored_activations_are_the_computed_ones_bit_for_bit(frozen, records, e
             x = activations(frozen, depth, tmp_path, records, view, order)
             assert torch.equal(x, expected[depth, view] if order is None else expected[depth, view][order])
     stored = {file.name: file.stat().st_mtime_ns for file in tmp_path.glob("*/*.safetensors")}
-    assert len(stored) == 2 * len(kept_depths(frozen.backbone))
+    assert len(stored) == 2 * len(KEPT)
     for depth in DEPTHS:  # warm
         assert torch.equal(activations(frozen, depth, tmp_path, records, view), expected[depth, view])
     assert stored == {file.name: file.stat().st_mtime_ns for file in tmp_path.glob("*/*.safetensors")}
@@ -70,7 +76,7 @@ def test_a_deeper_trial_goes_on_from_what_a_shallower_one_stored(frozen, records
 
 def test_the_warm_memo_does_not_read_an_image(frozen, records, expected, tmp_path, monkeypatch) -> None:
     activations(frozen, 12, tmp_path, records, 1)
-    monkeypatch.setattr(trainable.memo, "read_image", None)
+    monkeypatch.setattr(trainable.frozen, "_decoded", None)
     assert torch.equal(activations(frozen, 12, tmp_path, records, 1), expected[12, 1])
 
 
@@ -86,7 +92,7 @@ def _fill(folder: Path, images: Path, results: Path) -> None:
     torch.save(activations(frozen, 12, folder, ImageSet.load(images).records, 1, SHUFFLED), results)
 
 
-def test_two_processes_may_fill_one_memo_at_once(lite0, cells, expected, tmp_path) -> None:
+def test_two_processes_may_fill_one_memo_at_once(lite0, records, cells, tmp_path) -> None:
     context = multiprocessing.get_context("spawn")
     outputs = [tmp_path / f"{number}.pt" for number in range(2)]
     children = [context.Process(target=_fill, args=(tmp_path / "memo", cells, output)) for output in outputs]
@@ -98,66 +104,93 @@ def test_two_processes_may_fill_one_memo_at_once(lite0, cells, expected, tmp_pat
     finally:
         for child in children:
             child.kill()
+    alone = activations(frozen_pass(lite0), 12, None, records, 1, SHUFFLED)
     for output in outputs:
-        assert torch.equal(torch.load(output), expected[12, 1][SHUFFLED])
-    stored = [file.name for file in (tmp_path / "memo").glob("*/*") if file.suffix != ".lock"]
-    shelves = [depth for depth in kept_depths(lite0) if depth <= 12]
-    assert sorted(stored) == sorted(f"{depth}-{block}.safetensors" for depth in shelves for block in (0, 1))
+        assert torch.equal(torch.load(output), alone)
+    stored = [file.name for file in (tmp_path / "memo").glob("*/*.safetensors")]
+    assert sorted(stored) == sorted(f"{depth}-{block}.safetensors" for depth in (0, 4, 12) for block in (0, 1))
+    assert not list((tmp_path / "memo").rglob("*.part"))
 
 
-def test_without_room_nothing_is_stored_and_all_is_the_same(frozen, records, expected, tmp_path, monkeypatch) -> None:
-    monkeypatch.setattr(trainable.memo, "BUDGET_BYTES", 0)
-    assert torch.equal(activations(frozen, 5, tmp_path, records, 1, SHUFFLED), expected[5, 1][SHUFFLED])
-    assert list(tmp_path.rglob("*")) == []
+@pytest.mark.parametrize("budget", [0, 10_000, 5_000_000, 6_000_000])
+def test_without_room_for_all_of_it_the_result_is_the_same(frozen, records, expected, tmp_path, budget) -> None:
+    """A block of views has 4.8 MB, the next of them 0.6 MB."""
+    for _ in range(2):
+        for depth in (5, 0):
+            x = activations(frozen, depth, tmp_path, records, 1, SHUFFLED, budget)
+            assert torch.equal(x, expected[depth, 1][SHUFFLED])
+    stored = list(tmp_path.glob("*/*.safetensors"))
+    assert sum(file.stat().st_size for file in stored) <= budget
+    assert bool(stored) == (budget > 1_000_000)
 
 
-def test_room_that_runs_out_half_way_gives_the_same(frozen, records, expected, tmp_path, monkeypatch) -> None:
-    monkeypatch.setattr(trainable.memo, "BUDGET_BYTES", 1)  # room until the first block is there
-    assert torch.equal(activations(frozen, 5, tmp_path, records, 1), expected[5, 1])
-    assert [file.name for file in tmp_path.glob("*/*.safetensors")] == ["0-0.safetensors"]
+@pytest.mark.parametrize("kept", [(), (18,), (4,), (0, 18), (12, 18)])
+def test_which_depths_are_kept_changes_nothing(frozen, records, expected, tmp_path, kept) -> None:
+    for depth in (18, 5, 18):
+        assert torch.equal(
+            activations(frozen, depth, tmp_path, records, 1, SHUFFLED, kept=kept), expected[depth, 1][SHUFFLED]
+        )
+    stored = {int(file.name.split("-")[0]) for file in tmp_path.glob("*/*.safetensors")}
+    assert stored == set(kept)
 
 
-@pytest.mark.parametrize("depth, kept", [(12, "12-1"), (12, "0-1"), (0, "0-0")])
-def test_a_damaged_block_is_made_again(frozen, records, expected, tmp_path, depth, kept) -> None:
+def test_blocks_that_are_removed_between_two_epochs_are_made_again(frozen, records, expected, tmp_path) -> None:
+    memo = Memo(frozen, 12, MemoSettings(folder=tmp_path, budget=PLENTY, kept=KEPT))
+    for gone in ("none", "12-0", "*"):
+        for file in tmp_path.glob(f"*/{gone}.safetensors"):
+            file.unlink()
+        assert torch.equal(torch.cat(list(memo.activations(records, 1))), expected[12, 1])
+        assert len(list(tmp_path.glob("*/12-*.safetensors"))) == 2
+
+
+DAMAGES = {
+    "cut": lambda data: data[: len(data) // 2],
+    "empty": lambda data: b"",
+    "zeros": lambda data: bytes(len(data)),
+    "a flipped bit": lambda data: data[:-1000] + bytes([data[-1000] ^ 1]) + data[-999:],
+    "another type": lambda data: (
+        data.replace(b'"U8"', b'"I8"').replace(b'"F32"', b'"I32"').replace(b'"BF16"', b'"I16" ')
+    ),
+    "another shape": lambda data: data.replace(b'"shape":[4,', b'"shape":[2,'),
+}
+
+
+@pytest.mark.parametrize("depth, kept", [(12, "12-1"), (12, "0-1"), (0, "0-1")])
+@pytest.mark.parametrize("damage", DAMAGES.values(), ids=DAMAGES.keys())
+def test_a_damaged_block_is_made_again(frozen, records, expected, tmp_path, depth, kept, damage) -> None:
     activations(frozen, depth, tmp_path, records, 1)
     (file,) = tmp_path.glob(f"*/{kept}.safetensors")
     whole = file.read_bytes()
-    file.write_bytes(whole[: len(whole) // 2])
+    file.write_bytes(damage(whole))
     for other in (0, depth):  # 0 reads the views themselves
         assert torch.equal(activations(frozen, other, tmp_path, records, 1), expected[other, 1])
     assert file.read_bytes() == whole
 
 
-def test_whatever_decides_the_bits_has_blocks_of_its_own(frozen, records) -> None:
-    other = records[0].__class__(records[0].path, records[0].label, records[0].split, "0" * 64)
-    keys = [frozen.key(records, view) for view in (None, 0, 1)]
-    keys += [replace(frozen, seed=1).key(records, 0)]
-    keys += [
-        replace(frozen, train=TrainSettings(**change)).key(records, 0)
-        for change in ({"augmentation": "flip"}, {"augmentation": "none"}, {"crop_scale": 0.5})
-    ]
-    keys += [frozen.key(records[:-1], 0), frozen.key((*records[1:], records[0]), 0), frozen.key((other,), 0)]
-    assert len(set(keys)) == len(keys)
+def test_a_view_that_a_search_uses_is_not_cleared(frozen, records, tmp_path, capsys) -> None:
+    settings = MemoSettings(folder=tmp_path, budget=PLENTY, kept=KEPT)
+    using = Memo(frozen, 12, settings).activations(records, 1)
+    next(using)
+    activations(frozen, 12, tmp_path, records, None)
+    assert main(["--folder", str(tmp_path), "--clear"]) == 0
+    assert capsys.readouterr().out.startswith("removed 1 of 2 views, ")
+    list(using)
+    assert main(["--folder", str(tmp_path), "--clear"]) == 0
+    assert capsys.readouterr().out.startswith("removed 1 of 1 views, ")
+    assert main(["--folder", str(tmp_path)]) == 0
+    assert capsys.readouterr().out == f"{tmp_path}: 0 views, 0 B\n"
 
 
-def test_what_does_not_decide_the_bits_shares_blocks(frozen, records) -> None:
-    alike = replace(frozen, train=TrainSettings(lr=1.0, batch_size=64, freeze_depth=3, epochs=2, views=1))
-    assert alike.key(records, 0) == frozen.key(records, 0)
-    # Validation does not depend on the seed or on the augmentation.
-    assert replace(frozen, seed=1, train=TrainSettings(augmentation="none")).key(records, None) == frozen.key(
-        records, None
-    )
-
-
-def test_other_weights_have_blocks_of_their_own_and_another_head_has_not(frozen, records) -> None:
-    random = load_backbone("tf_efficientnet_lite0", "random", 2)
-    assert replace(frozen, backbone=random).key(records, 0) != frozen.key(records, 0)
-    assert load_backbone("tf_efficientnet_lite0", "pretrained", 5).digest == frozen.backbone.digest
-
-
-def test_the_kept_depths_are_the_views_the_deepest_and_some_between(lite0) -> None:
-    kept = kept_depths(lite0)
-    assert kept[0] == 0
-    assert kept[-1] == len(lite0.stages) - 1
-    assert all(one < next_one for one, next_one in pairwise(kept))
-    assert 2 < len(kept) < len(lite0.stages)
+def test_the_list_names_data_and_backbone(lite0, records, tmp_path, capsys) -> None:
+    for precision in ("fp32", "bf16"):
+        for view in VIEWS:
+            activations(frozen_pass(lite0, precision), 12, tmp_path, records, view)
+    assert main(["--folder", str(tmp_path)]) == 0
+    first, *rows = capsys.readouterr().out.splitlines()
+    size = sum(file.stat().st_size for file in tmp_path.glob("*/*.safetensors"))
+    assert first == f"{tmp_path}: 4 views, {size / 2**20:.1f} MB"
+    assert len(rows) == 2
+    for row, precision in zip(rows, ("float32", "bfloat16"), strict=True):
+        assert f"tf_efficientnet_lite0  {precision}  2 views  " in row
+    main(["--folder", str(tmp_path), "--clear", "--backbone", "resnet18"])
+    assert capsys.readouterr().out == "removed 0 of 0 views, 0 B\n"

@@ -31,6 +31,14 @@ def read_image(path: Path) -> torch.Tensor:
     return torch.from_numpy(pixels).permute(2, 0, 1).contiguous()
 
 
+def read_same_image(path: Path, digest: str) -> torch.Tensor:
+    """`read_image` of an image that was checked before. Raises InputError where it is another one now."""
+    image = read_image(path)
+    if _digest(image.permute(1, 2, 0).numpy()) != digest:
+        raise InputError(f"{path} must be the image that it was when the search began; put it back, or start a new run")
+    return image
+
+
 def check_images(paths: Sequence[Path], progress: Callable[[str], None]) -> tuple[dict[Path, str], dict[Path, str]]:
     """Decodes every image once, completely.
 
@@ -59,7 +67,11 @@ def _check(path: Path) -> tuple[str, str]:
         pixels = _decode(path)
     except InputError as error:
         return "", str(error)
-    return hashlib.sha256(repr(pixels.shape).encode() + pixels.tobytes()).hexdigest(), ""
+    return _digest(pixels), ""
+
+
+def _digest(pixels: NDArray[np.uint8]) -> str:
+    return hashlib.sha256(repr(pixels.shape).encode() + pixels.tobytes()).hexdigest()
 
 
 def _decode(path: Path) -> NDArray[np.uint8]:

@@ -8,13 +8,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from trainable.decode import check_images, read_image
+from trainable.decode import check_images, read_image, read_same_image
 from trainable.errors import InputError
 from trainable.preflight import bullets, inspect
 from trainable.sources import find_source
 from trainable.splits import Shares, apportion, assign_splits
 
-__all__ = ["ImageSet", "Record", "find_images", "read_image"]
+__all__ = ["ImageSet", "Record", "find_images", "read_image", "read_same_image"]
 
 _COLUMNS = ["split", "class", "path", "digest"]
 

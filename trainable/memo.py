@@ -1,262 +1,214 @@
-"""What the frozen stages give for each view of each image: computed once, and shared by the trials of a run.
+"""The memo: what the frozen stages give for each view of each image, computed once and shared by all trials.
 
-The frozen stages run in evaluation mode and always in one batch shape, so that an image's activations depend on its
-view alone: not on the trial, its batch size, or the image's neighbours. They are kept as blocks of `CANONICAL_BATCH`
-images, one file a block and depth. Without room, or without a folder, the same code computes them again and again, and
-gives the same bits.
+python -m trainable.memo
 """
 
-import fcntl
-import hashlib
-import math
+import argparse
 import os
-import shutil
+import sys
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import astuple, dataclass
 from pathlib import Path
+from typing import Any
 
-import safetensors
-import safetensors.torch
 import torch
-from torch.nn import functional
+from torch.utils.data import DataLoader, Dataset
 
-from trainable.backbone import Backbone
-from trainable.images import Record, read_image
-from trainable.settings import TrainSettings
-from trainable.views import augmented_view, plain_view
+from trainable.blocks import BlockStore, Shelf, StoredView
+from trainable.cache import cache_folder
+from trainable.frozen import CANONICAL_BATCH, FrozenPass
+from trainable.images import Record
+from trainable.settings import MemoSettings
 
-CANONICAL_BATCH = 32
-"""Images in every batch that the frozen stages see; a shorter one is filled up with zeros."""
-
-BUDGET_BYTES = 20 * 2**30
-BUDGET_SHARE = 0.25
-"""The memo takes at most so many bytes, and at most this share of what the disk has free."""
-
-_BYTES = 4
-"""Of a number in an activation (float32)."""
-
-_KEPT_FLOPS = 0.1
-"""Between two depths that are kept lies about this share of the backbone's FLOPs."""
-
-
-@dataclass(frozen=True)
-class FrozenPass:
-    """The computation whose results are shared: from an image file to the activations behind ``depth`` stages."""
-
-    backbone: Backbone
-    train: TrainSettings
-    seed: int
-    device: torch.device
-
-    def view(self, record: Record, number: int | None) -> torch.Tensor:
-        """uint8 ``[3, H, W]``; None: the plain view that validation sees."""
-        image, train = read_image(record.path), self.train
-        if number is None:
-            return plain_view(image, self.backbone.preprocessing)
-        return augmented_view(
-            image, record.digest, number, self.seed, train.augmentation, train.crop_scale, self.backbone.preprocessing
-        )
-
-    def run(self, x: torch.Tensor, start: int, stop: int) -> torch.Tensor:
-        """From activations behind ``start`` stages (0: views) ``[B ≤ CANONICAL_BATCH, …]`` to those behind ``stop``,
-        or, for ``stop`` 0, to the network's input."""
-        count = len(x)
-        x = functional.pad(x, (0, 0) * (x.ndim - 1) + (0, CANONICAL_BATCH - count)).to(self.device)
-        with torch.no_grad():
-            x = self.backbone.preprocessing.normalise(x) if start == 0 else _laid_out(x)
-            for stage in self.backbone.stages[start:stop]:
-                x = _laid_out(stage(x))
-        return x[:count]
-
-    def key(self, records: Sequence[Record], number: int | None) -> str:
-        """A digest of all that decides the bits of one view of these images."""
-        view = None if number is None else (number, self.seed, self.train.augmentation, self.train.crop_scale)
-        parts = (
-            self.backbone.name,
-            self.backbone.digest,
-            astuple(self.backbone.preprocessing),
-            view,
-            str(self.device),
-            torch.get_num_threads(),
-            [record.digest for record in records],
-        )
-        return hashlib.sha256(repr(parts).encode()).hexdigest()[:32]
+MEMO = "memo"
+"""The memo's folder in the user's cache."""
 
 
 class Memo:
-    """The activations behind ``depth`` frozen stages.
-
-    Args:
-        folder: where blocks are kept; None: nowhere.
+    """The activations behind ``depth`` frozen stages, in blocks of `CANONICAL_BATCH` images, one file a block and kept
+    depth. Without room, or without ``settings``, the same code computes them anew and gives the same bits.
     """
 
-    def __init__(self, frozen: FrozenPass, depth: int, folder: Path | None) -> None:
-        self._frozen, self._depth, self._folder = frozen, depth, folder
-        self._kept = kept_depths(frozen.backbone)
-        self._budget = _Budget(folder) if folder is not None else None
+    def __init__(self, frozen: FrozenPass, depth: int, settings: MemoSettings | None) -> None:
+        self._frozen, self._depth = frozen, depth
+        self._kept = [kept for kept in sorted(settings.kept if settings else ()) if kept <= depth]
+        self._shelved = max(self._kept, default=0)
+        """The deepest kept depth that is no deeper than this trial's."""
+        self._store = BlockStore(settings.folder, settings.budget, settings.since) if settings and self._kept else None
 
     def activations(
         self, records: Sequence[Record], view: int | None, order: Sequence[int] | None = None
     ) -> Iterator[torch.Tensor]:
-        """The activations of ``records`` in ``order`` (None: as they are), in blocks ``[≤ CANONICAL_BATCH, …]``.
+        """The activations of ``records`` in ``order`` (None: as they are), float32, ``[≤ CANONICAL_BATCH, …]`` each.
 
         Args:
             view: the number of the augmented view; None: the plain view that validation sees.
         """
         order = range(len(records)) if order is None else order
-        blocks = self._stored_blocks(records, view)
+        if self._store is None:
+            yield from self._in_order(records, view, order, [])
+            return
+        with self._store.open(self._frozen.key(records, view), self._about(records, view)) as shelf:
+            yield from self._in_order(records, view, order, self._blocks(shelf, records, view) if shelf else [])
+
+    def _in_order(
+        self,
+        records: Sequence[Record],
+        view: int | None,
+        order: Sequence[int],
+        blocks: Sequence[torch.Tensor | None],
+    ) -> Iterator[torch.Tensor]:
+        stored = [block for block in blocks if block is not None]
+        if stored and len(stored) == len(blocks) and order == range(len(records)):
+            rows_at_hand: Iterator[torch.Tensor] = iter(stored)
+        else:
+            rows_at_hand = self._stacked(records, view, order, blocks)
+        for x in rows_at_hand:
+            yield self._frozen.run(unpacked(x), self._shelved, self._depth).float()
+
+    def _stacked(
+        self, records: Sequence[Record], view: int | None, order: Sequence[int], blocks: Sequence[torch.Tensor | None]
+    ) -> Iterator[torch.Tensor]:
+        """Rows as they are shelved, from the blocks where there are any, else computed live."""
+        missing = [i for i in order if not blocks or blocks[i // CANONICAL_BATCH] is None]
+        live = self._live_rows(records, view, missing)
         for start in range(0, len(order), CANONICAL_BATCH):
-            places = order[start : start + CANONICAL_BATCH]
-            if blocks is None:
-                x, known = torch.stack([self._frozen.view(records[i], view) for i in places]), 0
-            else:
-                known = self._shelf
-                x = _unpacked(torch.stack([blocks[i // CANONICAL_BATCH][i % CANONICAL_BATCH] for i in places]))
-            yield self._frozen.run(x, known, self._depth)
+            rows = []
+            for i in order[start : start + CANONICAL_BATCH]:
+                block = blocks[i // CANONICAL_BATCH] if blocks else None
+                rows.append(next(live) if block is None else block[i % CANONICAL_BATCH])
+            yield torch.stack(rows)
 
-    @property
-    def _shelf(self) -> int:
-        """The deepest kept depth that is no deeper than this trial's."""
-        return max(depth for depth in self._kept if depth <= self._depth)
+    def _live_rows(self, records: Sequence[Record], view: int | None, places: Sequence[int]) -> Iterator[torch.Tensor]:
+        """Rows of the given places, computed a batch at a time: memory does not grow with their number."""
+        if not places:
+            return
+        workers = torch.get_num_threads() - 1  # one thread is at work on the network meanwhile
+        loader = DataLoader(
+            _Views(self._frozen, records, view),
+            batch_size=CANONICAL_BATCH,
+            sampler=places,
+            num_workers=workers,
+            generator=torch.Generator(),  # else it would draw from the random numbers of the trial's dropout
+        )
+        for views in loader:
+            yield from packed(self._frozen.run(views, 0, self._shelved) if self._shelved else views).cpu()
 
-    def _stored_blocks(self, records: Sequence[Record], view: int | None) -> list[torch.Tensor] | None:
+    def _blocks(self, shelf: Shelf, records: Sequence[Record], view: int | None) -> list[torch.Tensor | None]:
         """All blocks of a view on this trial's shelf, computed where nobody has; None where there is no room."""
-        if self._folder is None or self._budget is None:
-            return None
-        folder = self._folder / self._frozen.key(records, view)
         groups = [records[i : i + CANONICAL_BATCH] for i in range(0, len(records), CANONICAL_BATCH)]
-        missing = [i for i in range(len(groups)) if not _file(folder, self._shelf, i).exists()]
+        blocks: list[torch.Tensor | None] = [None] * len(groups)
+        missing = list(range(len(groups)))
         while missing:
-            busy = []
+            left = []
             for i in missing:
-                if not self._budget.has_room():
-                    return None
-                if not self._provide(folder, i, groups[i], view):
-                    busy.append(i)
-            if len(busy) == len(missing):
+                blocks[i] = shelf.load(self._shelved, i)
+                if blocks[i] is None:
+                    with shelf.claim(i) as mine:
+                        if mine and not self._provide(shelf, i, groups[i], view):
+                            return blocks
+                    left.append(i)
+            if left == missing:
                 time.sleep(0.01)  # others are at work on all that is missing
-            missing = busy
-        blocks = [_load(_file(folder, self._shelf, i)) for i in range(len(groups))]
-        sound = [block for block in blocks if block is not None]
-        # A block that a power cut damaged is gone now, and is made again.
-        return sound if len(sound) == len(blocks) else self._stored_blocks(records, view)
+            missing = left
+        return blocks
 
-    def _provide(self, folder: Path, block: int, records: Sequence[Record], view: int | None) -> bool:
-        """Compute a block unless another process is at it; whether it is there now."""
-        if _file(folder, self._shelf, block).exists():
+    def _provide(self, shelf: Shelf, block: int, records: Sequence[Record], view: int | None) -> bool:
+        """Go on from the deepest kept depth that is stored, storing each kept depth on the way; False where there is
+        no room for this trial's."""
+        if shelf.has(self._shelved, block):
             return True
-        folder.mkdir(parents=True, exist_ok=True)
-        with _lock(folder / f"{block}.lock") as mine:
-            if mine and not _file(folder, self._shelf, block).exists():
-                self._compute(folder, block, records, view)
-            return mine
-
-    def _compute(self, folder: Path, block: int, records: Sequence[Record], view: int | None) -> None:
-        """Go on from the deepest kept depth that is stored, storing each kept depth on the way."""
-        depth, x = self._deepest_stored(folder, block)
+        depth, x = self._deepest_stored(shelf, block)
+        kept = x is not None
         if x is None:
             x = torch.stack([self._frozen.view(record, view) for record in records])
-            self._store(x, folder, 0, block)
-        for stop in (d for d in self._kept if depth < d <= self._shelf):
+            kept = 0 not in self._kept or shelf.save(0, block, packed(x))
+        for stop in (kept_depth for kept_depth in self._kept if kept_depth > depth):
             x = self._frozen.run(x, depth, stop)
-            self._store(x, folder, stop, block)
+            kept = shelf.save(stop, block, packed(x).cpu())
             depth = stop
+        return kept
 
-    def _deepest_stored(self, folder: Path, block: int) -> tuple[int, torch.Tensor | None]:
-        for depth in reversed([depth for depth in self._kept if depth <= self._shelf]):
-            x = _load(_file(folder, depth, block))
+    def _deepest_stored(self, shelf: Shelf, block: int) -> tuple[int, torch.Tensor | None]:
+        for depth in reversed(self._kept):
+            x = shelf.load(depth, block)
             if x is not None:
-                return depth, _unpacked(x)
+                return depth, unpacked(x)
         return 0, None
 
-    def _store(self, x: torch.Tensor, folder: Path, depth: int, block: int) -> None:
-        assert self._budget is not None
-        file = _file(folder, depth, block)
-        partial = file.with_name(f"{file.name}.{os.getpid()}.part")
-        safetensors.torch.save_file({"x": _packed(x.cpu())}, partial)
-        self._budget.spend(partial.stat().st_size)
-        os.replace(partial, file)
+    def _about(self, records: Sequence[Record], view: int | None) -> dict[str, Any]:
+        return {
+            "data": os.path.commonpath([record.path.parent for record in records]),
+            "images": len(records),
+            "backbone": self._frozen.backbone.name,
+            "precision": str(self._frozen.dtype).removeprefix("torch."),
+            "view": view,
+        }
 
 
-def kept_depths(backbone: Backbone) -> tuple[int, ...]:
-    """The depths worth storing: 0, the views themselves; the deepest; and between them one every `_KEPT_FLOPS`, but
-    none whose activations take more room than the view does."""
-    stages, view = backbone.stages, 3 * math.prod(backbone.preprocessing.image_size)
-    total, since = sum(stage.flops for stage in stages), 0
-    kept = [len(stages) - 1]
-    for depth in range(len(stages) - 2, 0, -1):
-        since += stages[depth].flops
-        if since >= _KEPT_FLOPS * total and stages[depth - 1].elements * _BYTES <= view:
-            kept.append(depth)
-            since = 0
-    return (0, *reversed(kept))
+class _Views(Dataset[torch.Tensor]):
+    """One view of each of the images, uint8 ``[3, H, W]``."""
+
+    def __init__(self, frozen: FrozenPass, records: Sequence[Record], view: int | None) -> None:
+        self._frozen, self._records, self._view = frozen, records, view
+
+    def __getitem__(self, place: int) -> torch.Tensor:
+        return self._frozen.view(self._records[place], self._view)
 
 
-def _laid_out(x: torch.Tensor) -> torch.Tensor:
-    """One memory layout for all, whether computed or read: kernels, and so the last bits, depend on it."""
-    return x.contiguous(memory_format=torch.channels_last if x.ndim == 4 else torch.contiguous_format)
-
-
-def _packed(x: torch.Tensor) -> torch.Tensor:
-    """`_laid_out` as a plain array: ``[B, C, H, W]`` becomes ``[B, H, W, C]``."""
+def packed(x: torch.Tensor) -> torch.Tensor:
+    """Channels-last as a plain array: ``[B, C, H, W]`` becomes ``[B, H, W, C]``."""
     return (x.permute(0, 2, 3, 1) if x.ndim == 4 else x).contiguous()
 
 
-def _unpacked(x: torch.Tensor) -> torch.Tensor:
+def unpacked(x: torch.Tensor) -> torch.Tensor:
+    """The inverse of `packed`."""
     return x.permute(0, 3, 1, 2) if x.ndim == 4 else x
 
 
-class _Budget:
-    """Keeps a folder below a number of bytes. Processes look at it together only now and then."""
-
-    def __init__(self, folder: Path) -> None:
-        self._folder, self._spent, self._looked = folder, 0, -1.0
-        self._limit = 0.0
-
-    def has_room(self) -> bool:
-        now = time.monotonic()
-        if self._looked < 0 or now - self._looked > 5:
-            self._spent = sum(_size(file) for file in self._folder.glob("*/*.safetensors"))
-            free = shutil.disk_usage(self._folder.parent).free
-            self._limit = min(BUDGET_BYTES, (free + self._spent) * BUDGET_SHARE)
-            self._looked = now
-        return self._spent < self._limit
-
-    def spend(self, size: int) -> None:
-        self._spent += size
-
-
-def _size(file: Path) -> int:
-    try:
-        return file.stat().st_size
-    except FileNotFoundError:
-        return 0
+def main(arguments: Sequence[str] | None = None) -> int:
+    """List what is stored, by data set and backbone; or remove it."""
+    parser = argparse.ArgumentParser(prog="python -m trainable.memo", description=main.__doc__)
+    parser.add_argument("--folder", type=Path, default=cache_folder() / MEMO, help="the memo (default: %(default)s)")
+    parser.add_argument("--data", metavar="TEXT", help="only what was made of a data set whose folder contains TEXT")
+    parser.add_argument("--backbone", metavar="NAME", help="only this backbone's")
+    parser.add_argument("--clear", action="store_true", help="remove it, but for what a search uses at the moment")
+    options = parser.parse_args(arguments)
+    store = BlockStore(options.folder, 0, 0)
+    views = [view for view in store.views() if _chosen(view, options)]
+    if options.clear:
+        removed = [view for view in views if store.remove(view)]
+        print(f"removed {len(removed)} of {len(views)} views, {format_bytes(sum(view.bytes for view in removed))}")
+    else:
+        print(f"{options.folder}: {len(views)} views, {format_bytes(sum(view.bytes for view in views))}")
+        print(*_table(views), sep="\n", end="\n" if views else "")
+    return 0
 
 
-def _file(folder: Path, depth: int, block: int) -> Path:
-    return folder / f"{depth}-{block}.safetensors"
+def format_bytes(count: float) -> str:
+    """``1536`` as ``1.5 kB``: powers of 1,024."""
+    for unit in ("B", "kB", "MB", "GB"):
+        if count < 1024 or unit == "GB":
+            break
+        count /= 1024
+    return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
 
 
-def _load(file: Path) -> torch.Tensor | None:
-    """A stored block; None where there is none, or where it was damaged: then it is removed."""
-    try:
-        return safetensors.torch.load_file(file)["x"]
-    except FileNotFoundError:
-        return None
-    except safetensors.SafetensorError:
-        file.unlink(missing_ok=True)
-        return None
+def _chosen(view: StoredView, options: argparse.Namespace) -> bool:
+    data, backbone = str(view.about.get("data", "")), view.about.get("backbone")
+    return (options.data is None or options.data in data) and options.backbone in (None, backbone)
 
 
-@contextmanager
-def _lock(file: Path) -> Iterator[bool]:
-    """Hold the file's lock, or give False where another process does; one that dies lets go by dying."""
-    with open(file, "w") as stream:
-        try:
-            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            yield False
-            return
-        yield True
+def _table(views: Sequence[StoredView]) -> Iterator[str]:
+    groups: dict[tuple[str, ...], list[StoredView]] = {}
+    for view in views:
+        key = tuple(str(view.about.get(name, "unknown")) for name in ("data", "backbone", "precision"))
+        groups.setdefault(key, []).append(view)
+    for (data, backbone, precision), members in groups.items():
+        used = time.strftime("%Y-%m-%d %H:%M", time.localtime(max(view.used for view in members)))
+        size = format_bytes(sum(view.bytes for view in members))
+        yield f"  {data}  {backbone}  {precision}  {len(members)} views  {size}  last used {used}"
+
+
+if __name__ == "__main__":
+    sys.exit(main())

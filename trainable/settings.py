@@ -39,7 +39,7 @@ def best_epoch(history: Sequence[Mapping[str, float]], metric: str) -> int:
 class TrainSettings(BaseModel):
     """How one configuration is fine-tuned; the defaults are those of PyTorch's transfer-learning tutorial.
 
-    Every field but ``epochs`` and ``views`` may be searched.
+    Every field but ``epochs``, ``views`` and ``precision`` may be searched.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -67,6 +67,23 @@ class TrainSettings(BaseModel):
     views: Annotated[int, Field(ge=1)] | None = None
     """How many augmented views of each training image there are; epoch e shows view e mod views. None: as many as
     epochs, the classic fresh augmentation."""
+    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    """What the frozen stages compute in, and their activations are kept in; the open stages compute in fp32. auto: bf16
+    where the device has instructions for it."""
+
+
+class MemoSettings(BaseModel):
+    """Where the frozen stages' activations are kept, for this trial and others. It changes time, never results."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    folder: Path
+    budget: Annotated[int, Field(ge=0)]
+    """Bytes that the folder may take."""
+    kept: tuple[int, ...] = ()
+    """The depths whose activations are stored; 0, the views themselves, is always one of them."""
+    since: float = 0
+    """When the search began, in seconds since 1970: what was used since is not removed to make room."""
 
 
 class TrialSettings(BaseModel):
@@ -87,6 +104,5 @@ class TrialSettings(BaseModel):
     """CPU threads for torch. Part of the settings, since sums in another order give other last bits."""
     folder: Path | None = None
     """Where the trial keeps its checkpoint and its best epoch's validation logits; None: nowhere."""
-    memo: Path | None = None
-    """Where the frozen stages' activations are shared with the run's other trials; None: they are computed anew. It
-    changes time, never results."""
+    memo: MemoSettings | None = None
+    """None: the frozen stages' activations are computed anew, each time."""

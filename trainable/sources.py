@@ -10,9 +10,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-import platformdirs
-
 from trainable.archive import unpack
+from trainable.cache import cache_folder
 from trainable.download import download, locked
 from trainable.errors import InputError
 from trainable.listing import ImageFile, Listing, list_folder
@@ -113,7 +112,7 @@ def _local(path: Path, progress: Progress) -> Path:
         raise InputError(f"{path} must be a folder of images, or a .zip of one")
     state = path.stat()
     version = hashlib.sha256(f"{path.resolve()} {state.st_size} {state.st_mtime_ns}".encode()).hexdigest()[:12]
-    folder = _cache() / "unpacked" / f"{path.stem}-{version}"
+    folder = cache_folder() / "unpacked" / f"{path.stem}-{version}"
     with locked(folder, progress):
         if not folder.is_dir():
             progress(f"unpacking {path} into {folder}")
@@ -123,7 +122,7 @@ def _local(path: Path, progress: Progress) -> Path:
 
 def _downloaded(progress: Progress) -> Path:
     url = os.environ.get("HYMENOPTERA_URL", "https://download.pytorch.org/tutorial/hymenoptera_data.zip")
-    folder, archive = _cache() / "hymenoptera", _cache() / "hymenoptera_data.zip"
+    folder, archive = cache_folder() / "hymenoptera", cache_folder() / "hymenoptera_data.zip"
     with locked(folder, progress):
         if not folder.is_dir():
             download(url, archive, progress)
@@ -132,10 +131,6 @@ def _downloaded(progress: Progress) -> Path:
             finally:  # a wrong archive must not be taken for the right one next time
                 archive.unlink(missing_ok=True)
     return folder
-
-
-def _cache() -> Path:
-    return Path(os.environ.get("TRANSFER_SEARCH_CACHE") or platformdirs.user_cache_dir("transfer-search"))
 
 
 def _check_hymenoptera(folder: Path) -> None:

@@ -9,11 +9,13 @@ from typing import Any
 import numpy as np
 import torch
 
+from trainable.allocator import keep_freed_memory
 from trainable.backbone import Backbone
 from trainable.checkpoint import load_checkpoint, save_checkpoint
 from trainable.epoch import NonFiniteLossError, predict, rebatch, score, train_epoch
+from trainable.frozen import FrozenPass
 from trainable.images import ImageSet
-from trainable.memo import FrozenPass, Memo
+from trainable.memo import Memo
 from trainable.settings import TrialSettings, best_epoch
 
 CHECKPOINT = "checkpoint.pt"
@@ -29,6 +31,7 @@ class Training:
 
     def __init__(self, settings: TrialSettings, images: ImageSet, backbone: Backbone) -> None:
         torch.set_num_threads(settings.threads)
+        keep_freed_memory()
         train = settings.train
         self.settings, self.images, self.backbone = settings, images, backbone
         self.history: list[dict[str, float]] = []

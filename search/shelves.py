@@ -1,0 +1,92 @@
+"""Which depths' activations are worth their bytes in the memo."""
+
+import math
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from trainable.backbone import Backbone
+from trainable.memo import format_bytes
+
+DEFAULT_BUDGET = 20 * 2**30
+FREE_SHARE = 0.25
+"""By default the memo takes at most so many bytes, and at most this share of what the disk has free."""
+
+_LEAST_GAIN = 0.01
+"""A depth that spares the trials less than this share of the frozen FLOPs is not worth keeping."""
+
+
+@dataclass(frozen=True)
+class Shelf:
+    """A depth whose activations could be kept."""
+
+    depth: int
+    bytes: int
+    """Of all images and views."""
+    kept: bool
+    reason: str
+
+
+def choose_shelves(
+    backbone: Backbone, depths: Sequence[int], images: int, element_size: int, budget: int
+) -> tuple[Shelf, ...]:
+    """Keep the deepest depth that trials use, then one after another what spares the most FLOPs a byte.
+
+    Args:
+        depths: those that trials may have, each as often as it is likely.
+        images: all of them, each counted as often as it has views.
+        element_size: bytes of a number in an activation.
+        budget: bytes that all kept activations may take.
+
+    Returns:
+        The depths worth a thought, in the order in which they were thought of; the first is the views themselves.
+    """
+    flops, deepest = _flops_before(backbone), max(depths)
+    sizes = {d: backbone.stages[d - 1].elements * element_size * images for d in range(1, deepest + 1)}
+    left, candidates = budget, set(sizes)
+    found: list[Shelf] = []
+    while candidates:
+        kept = [shelf.depth for shelf in found if shelf.kept]
+        gains = {depth: _gain(depth, kept, depths, flops) for depth in candidates}
+        best = deepest if not found else max(gains, key=lambda depth: gains[depth] / sizes[depth])
+        if found and gains[best] < _LEAST_GAIN:
+            break
+        fits = sizes[best] <= left
+        reason = f"spares {gains[best]:.0%} of the FLOPs" if fits else _too_large(left)
+        if best == deepest:
+            reason = "the deepest" + ("" if fits else ", as far as there is room")
+        found.append(Shelf(best, sizes[best], fits or best == deepest, reason))
+        left = max(left - sizes[best], 0) if found[-1].kept else left
+        candidates.remove(best)
+    views = 3 * math.prod(backbone.preprocessing.image_size) * images
+    reason = "no image is decoded or cropped twice" if views <= left else _too_large(left)
+    return (Shelf(0, views, views <= left, reason), *found)
+
+
+def default_budget(folder: Path) -> int:
+    """The bytes that a memo in ``folder`` may take where nothing else is said."""
+    there = next(parent for parent in (folder, *folder.parents) if parent.exists())
+    return min(DEFAULT_BUDGET, int(shutil.disk_usage(there).free * FREE_SHARE))
+
+
+def _flops_before(backbone: Backbone) -> Mapping[int, float]:
+    """The share of the FLOPs in front of each depth."""
+    total = sum(stage.flops for stage in backbone.stages) or 1
+    return {
+        depth: sum(stage.flops for stage in backbone.stages[:depth]) / total for depth in range(len(backbone.stages))
+    }
+
+
+def _gain(depth: int, kept: Sequence[int], depths: Sequence[int], flops: Mapping[int, float]) -> float:
+    """The share of the backbone's FLOPs that keeping ``depth`` spares, a trial and image on average."""
+    spared = 0.0
+    for wanted in depths:
+        if depth <= wanted:
+            before = max((k for k in kept if k <= wanted), default=0)
+            spared += max(flops[depth] - flops[before], 0)
+    return spared / len(depths)
+
+
+def _too_large(left: int) -> str:
+    return f"no: {format_bytes(left)} of the budget are left"

@@ -1,0 +1,128 @@
+"""The main claim: with the memo, without it, warm, emptied half-way, short of room or resumed, a trial gives the same
+weights and the same numbers, bit for bit."""
+
+import copy
+import hashlib
+
+import pytest
+
+import trainable.frozen
+import trainable.memo
+from trainable.backbone import Backbone, load_backbone
+from trainable.images import ImageSet
+from trainable.memo import main as memo_command
+from trainable.settings import MemoSettings, TrainSettings, TrialSettings
+from trainable.training import Training
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+EPOCHS = 2
+CLOCK = ("epoch_time_s", "images_per_s")
+
+# 24 images to train on: batches of 23 leave a last one of 1. mobilenet_v3_small drops a fifth of its head's input, and
+# efficientnet_b0 drops whole paths too.
+CASES = [
+    *[
+        ("mobilenet_v3_small", depth, batch_size, augmentation, precision)
+        for depth in (0, 5, "all")
+        for batch_size, augmentation in ((4, "crop"), (23, "flip"), (32, "none"))
+        for precision in ("fp32", "bf16")
+    ],
+    ("tf_efficientnet_lite0", 0, 8, "crop", "fp32"),
+    ("tf_efficientnet_lite0", "blocks.4", 23, "crop", "fp32"),
+    ("tf_efficientnet_lite0", "blocks.5", 8, "crop", "bf16"),
+    ("tf_efficientnet_lite0", "all", 4, "flip", "bf16"),
+    ("efficientnet_b0", "features.5", 8, "crop", "bf16"),
+    ("efficientnet_b0", "all", 23, "crop", "fp32"),
+]
+
+
+@pytest.fixture(scope="module")
+def backbones(lite0) -> dict[str, Backbone]:
+    others = {name: load_backbone(name, "random", 2) for name in ("mobilenet_v3_small", "efficientnet_b0")}
+    return {"tf_efficientnet_lite0": lite0, **others}
+
+
+def outcome(training: Training) -> tuple[str, list[dict[str, float]]]:
+    """A digest of all weights, and the metrics of all epochs."""
+    sha = hashlib.sha256()
+    for name, value in training.backbone.model.state_dict().items():
+        sha.update(name.encode() + value.contiguous().numpy().tobytes())
+    return sha.hexdigest(), [{k: v for k, v in metrics.items() if k not in CLOCK} for metrics in training.history]
+
+
+def settings_of(pictures, case, folder=None, memo=None, budget=2**30) -> TrialSettings:
+    name, depth, batch_size, augmentation, precision = case
+    train = TrainSettings(
+        freeze_depth=depth,
+        lr=0.01,
+        batch_size=batch_size,
+        augmentation=augmentation,
+        precision=precision,
+        epochs=EPOCHS,
+    )
+    kept = MemoSettings(folder=memo, budget=budget, kept=(0, 4, 10, 12, 18)) if memo else None
+    return TrialSettings(images=pictures, backbone=name, weights="random", train=train, folder=folder, memo=kept)
+
+
+def trained(settings: TrialSettings, images: ImageSet, backbone: Backbone) -> Training:
+    training = Training(settings, images, backbone)
+    for _ in range(EPOCHS):
+        training.run_epoch()
+    return training
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: "-".join(map(str, case)))
+def test_the_memo_changes_nothing(pictures, backbones, tmp_path, case) -> None:
+    images, backbone, memo = ImageSet.load(pictures), backbones[case[0]], tmp_path / "memo"
+    off = outcome(trained(settings_of(pictures, case), images, backbone))
+    kept = settings_of(pictures, case, memo=memo)
+    assert outcome(trained(kept, images, backbone)) == off, "cold"
+    assert outcome(trained(kept, images, backbone)) == off, "warm"
+
+    evicted = Training(kept, images, backbone)
+    evicted.run_epoch()
+    memo_command(["--folder", str(memo), "--clear"])
+    assert not list(memo.glob("*/*.safetensors"))
+    evicted.run_epoch()
+    assert outcome(evicted) == off, "evicted"
+
+    cramped = settings_of(pictures, case, memo=tmp_path / "cramped", budget=5_000_000)
+    assert outcome(trained(cramped, images, backbone)) == off, "short of room"
+
+    for _ in range(EPOCHS):
+        resumed = Training(settings_of(pictures, case, folder=tmp_path / "trial", memo=memo), images, backbone)
+        resumed.resume()
+        resumed.run_epoch()
+        resumed.save()
+    assert outcome(resumed) == off, "resumed"
+
+
+def test_there_are_enough_cases() -> None:
+    assert len(set(CASES)) >= 20
+
+
+# What follows shows that the comparison above can fail.
+
+
+CASE = ("mobilenet_v3_small", 5, 8, "none", "fp32")
+
+
+def test_norms_on_batch_statistics_would_be_noticed(pictures, backbones, tmp_path, monkeypatch) -> None:
+    """As in the tutorial, whose frozen stages stay in training mode: batches of 8 would then be what counts."""
+    images, backbone = ImageSet.load(pictures), backbones[CASE[0]]
+    off = outcome(trained(settings_of(pictures, CASE), images, backbone))
+    monkeypatch.setattr(trainable.frozen, "_frozen", lambda stage, dtype: copy.deepcopy(stage).train())
+    kept = settings_of(pictures, CASE, memo=tmp_path)
+    assert outcome(trained(kept, images, backbone)) != off
+
+
+def test_storage_in_half_precision_would_be_noticed(pictures, backbones, tmp_path, monkeypatch) -> None:
+    images, backbone = ImageSet.load(pictures), backbones[CASE[0]]
+    off = outcome(trained(settings_of(pictures, CASE), images, backbone))
+    packed = trainable.memo.packed
+    monkeypatch.setattr(
+        trainable.memo, "packed", lambda x: packed(x.half().to(x.dtype) if x.is_floating_point() else x)
+    )
+    kept = settings_of(pictures, CASE, memo=tmp_path)
+    assert outcome(trained(kept, images, backbone)) != off

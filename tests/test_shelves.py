@@ -1,0 +1,58 @@
+"""Which depths the memo keeps."""
+
+import shutil
+from itertools import pairwise
+
+import pytest
+
+from search.byte_count import byte_count
+from search.shelves import choose_shelves, default_budget
+
+
+def kept(shelves) -> list[int]:
+    return sorted(shelf.depth for shelf in shelves if shelf.kept)
+
+
+def test_with_room_the_views_the_deepest_and_some_between_are_kept(lite0) -> None:
+    shelves = choose_shelves(lite0, range(19), 1000, 4, 20 * 2**30)
+    depths = kept(shelves)
+    assert depths[0] == 0
+    assert depths[-1] == 18
+    assert 2 < len(depths) < 12
+
+
+def test_what_no_trial_uses_is_not_kept(lite0) -> None:
+    assert kept(choose_shelves(lite0, [18], 1000, 4, 20 * 2**30)) == [0, 18]
+    assert kept(choose_shelves(lite0, [0], 1000, 4, 20 * 2**30)) == [0]
+    assert kept(choose_shelves(lite0, [5, 12], 1000, 4, 20 * 2**30)) == [0, 5, 12]
+
+
+def test_the_less_room_the_fewer_and_the_deepest_last(lite0) -> None:
+    """Behind the deepest stage an image has 1,280 numbers."""
+    chosen = []
+    for budget in (20 * 2**30, 2 * 2**30, 200 * 2**20, 20_000 * 1280 * 2, 1000):
+        shelves = choose_shelves(lite0, range(19), 20_000, 2, budget)
+        chosen.append(kept(shelves))
+        inside = [shelf for shelf in shelves if shelf.kept]
+        assert sum(shelf.bytes for shelf in inside) <= budget or len(inside) == 1
+        assert all(shelf.reason for shelf in shelves)
+    assert all(set(fewer) <= set(more) for more, fewer in pairwise(chosen))
+    assert chosen[-1] == chosen[-2] == [18]
+    assert chosen[0][0] == 0
+
+
+def test_the_default_budget_is_a_share_of_the_free_disk(tmp_path) -> None:
+    free = shutil.disk_usage(tmp_path).free
+    assert default_budget(tmp_path / "not" / "there") == pytest.approx(min(20 * 2**30, free / 4), rel=0.05)
+
+
+@pytest.mark.parametrize(
+    ("text", "count"), [("200MB", 200 * 2**20), ("1.5 gb", 1.5 * 2**30), ("12B", 12), (5, 5), (None, None)]
+)
+def test_numbers_of_bytes(text, count) -> None:
+    assert byte_count(text) == count
+
+
+def test_what_is_no_number_of_bytes() -> None:
+    with pytest.raises(ValueError, match=r"must be a number of bytes, such as 200MB or 20GB \(got much\)"):
+        byte_count("much")

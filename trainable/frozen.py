@@ -1,0 +1,178 @@
+"""The frozen part of a network: from an image file to the activations behind so many stages.
+
+Frozen stages run in evaluation mode and always in one batch shape, so that an image's activations depend on its view
+alone: not on the trial, its batch size, or the image's neighbours. A convolution and the BatchNorm behind it are one
+convolution here: the statistics of a frozen BatchNorm do not move (Jacob et al., *CVPR* 2018, section 3.2).
+"""
+
+import copy
+import hashlib
+import platform
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import astuple, dataclass, field
+from importlib.metadata import version
+from pathlib import Path
+
+import torch
+from torch import fx, nn
+from torch.nn import functional
+from torch.nn.utils.fusion import fuse_conv_bn_eval
+
+from trainable.backbone import Backbone
+from trainable.images import Record, read_same_image
+from trainable.settings import TrainSettings
+from trainable.stages import Stage
+from trainable.views import augmented_view, plain_view
+
+CANONICAL_BATCH = 32
+"""Images in every batch that the frozen stages see; a shorter one is filled up with zeros."""
+
+PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16}
+
+_ARITHMETIC = 1
+"""Counts the changes of this file that change bits: stored activations of another count are not used."""
+
+_DECODED_BYTES = 256 * 2**20
+"""Decoded images that a process keeps: the first ones it reads, since every epoch reads all of them in turn."""
+
+
+def resolve_precision(precision: str, device: torch.device) -> str:
+    """``auto`` as fp32 or bf16: bf16 where the device has instructions for it, and is faster for them."""
+    if precision != "auto":
+        return precision
+    if device.type == "cuda":
+        return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp32"
+    return "bf16" if device.type == "cpu" and torch.cpu._is_avx512_bf16_supported() else "fp32"
+
+
+@dataclass(frozen=True)
+class FrozenPass:
+    """The computation whose results are shared."""
+
+    backbone: Backbone
+    train: TrainSettings
+    seed: int
+    device: torch.device
+    _stages: dict[int, nn.Module] = field(default_factory=dict, repr=False, compare=False)
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """That the frozen stages compute in, and that activations are stored in."""
+        return PRECISIONS[resolve_precision(self.train.precision, self.device)]
+
+    def view(self, record: Record, number: int | None) -> torch.Tensor:
+        """uint8 ``[3, H, W]``; None: the plain view that validation sees."""
+        image, train = _decoded(record), self.train
+        if number is None:
+            return plain_view(image, self.backbone.preprocessing)
+        return augmented_view(
+            image, record.digest, number, self.seed, train.augmentation, train.crop_scale, self.backbone.preprocessing
+        )
+
+    def run(self, x: torch.Tensor, start: int, stop: int) -> torch.Tensor:
+        """From activations behind ``start`` stages (0: views) ``[B ≤ CANONICAL_BATCH, …]`` to those behind ``stop``,
+        or, for ``stop`` 0, to the network's input in float32."""
+        if stop == 0:
+            return self.backbone.preprocessing.normalise(x.to(self.device))
+        count = len(x)
+        x = functional.pad(x, (0, 0) * (x.ndim - 1) + (0, CANONICAL_BATCH - count)).to(self.device)
+        with torch.no_grad():
+            x = self.backbone.preprocessing.normalise(x, self.dtype) if start == 0 else laid_out(x)
+            for number in range(start, stop):
+                x = laid_out(self._stage(number)(x))
+        return x[:count]
+
+    def _stage(self, number: int) -> nn.Module:
+        if number not in self._stages:
+            self._stages[number] = _frozen(self.backbone.stages[number], self.dtype).to(self.device)
+        return self._stages[number]
+
+    def key(self, records: Sequence[Record], number: int | None) -> str:
+        """A digest of all that decides the bits of one view of these images."""
+        view = None if number is None else (number, self.seed, self.train.augmentation, self.train.crop_scale)
+        parts = (
+            _ARITHMETIC,
+            CANONICAL_BATCH,
+            self.backbone.name,
+            self.backbone.digest,
+            astuple(self.backbone.preprocessing),
+            view,
+            str(self.dtype),
+            _hardware(self.device),
+            torch.get_num_threads(),
+            [version(package) for package in ("torch", "torchvision", "timm", "pillow")],
+            [record.digest for record in records],
+        )
+        return hashlib.sha256(repr(parts).encode()).hexdigest()[:32]
+
+
+def laid_out(x: torch.Tensor) -> torch.Tensor:
+    """One memory layout for all, whether computed or read: kernels, and so the last bits, depend on it."""
+    return x.contiguous(memory_format=torch.channels_last if x.ndim == 4 else torch.contiguous_format)
+
+
+def _frozen(stage: Stage, dtype: torch.dtype) -> nn.Module:
+    """The stage in evaluation mode, in ``dtype``, its BatchNorms folded; itself where that changes nothing."""
+    graph = stage.inference_graph
+    pairs = _foldable(graph)
+    if not pairs and dtype == torch.float32:
+        return stage
+    folded = copy.deepcopy(graph).requires_grad_(False).eval()
+    for convolution, norm in pairs:
+        first, second = folded.get_submodule(convolution), folded.get_submodule(norm)
+        assert isinstance(first, nn.Conv2d)
+        assert isinstance(second, nn.BatchNorm2d)
+        folded.set_submodule(convolution, fuse_conv_bn_eval(first, second))
+        # timm's BatchNorm has its activation with it.
+        folded.set_submodule(norm, getattr(second, "act", nn.Identity()))
+    return folded.to(dtype).to(memory_format=torch.channels_last)
+
+
+def _foldable(graph: fx.GraphModule) -> list[tuple[str, str]]:
+    """Names of convolutions and of the BatchNorms that alone see their outputs."""
+    uses = Counter(str(node.target) for node in graph.graph.nodes if node.op == "call_module")
+    found = []
+    for node in graph.graph.nodes:
+        source = node.args[0] if node.args else None
+        if node.op != "call_module" or not isinstance(source, fx.Node) or source.op != "call_module":
+            continue
+        names = str(source.target), str(node.target)
+        convolution, norm = (graph.get_submodule(name) for name in names)
+        alone = len(source.users) == 1 and all(uses[name] == 1 for name in names)
+        if (
+            alone
+            and isinstance(convolution, nn.Conv2d)
+            and isinstance(norm, nn.BatchNorm2d)
+            and norm.running_mean is not None
+        ):
+            found.append(names)
+    return found
+
+
+def _hardware(device: torch.device) -> str:
+    """The model of what computes: others have other kernels, and give other last bits."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    return f"{device.type} {_cpu_model()} {torch.backends.cpu.get_cpu_capability()}"
+
+
+def _cpu_model() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.processor()
+    return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), platform.machine())
+
+
+_kept_images: dict[str, torch.Tensor] = {}
+
+
+def _decoded(record: Record) -> torch.Tensor:
+    """The image, uint8 ``[3, h, w]``."""
+    image = _kept_images.get(record.digest)
+    if image is None:
+        image = read_same_image(record.path, record.digest)
+        if sum(kept.nbytes for kept in _kept_images.values()) + image.nbytes <= _DECODED_BYTES:
+            _kept_images[record.digest] = image
+    return image
