@@ -11,6 +11,8 @@ def seconds(value: Any) -> float:
     """The duration in seconds; numbers are seconds already. Raises ValueError for what is none."""
     if isinstance(value, int | float) and not isinstance(value, bool):
         return float(value)
+    if isinstance(value, str) and re.fullmatch(r"\d+(\.\d+)?", value.strip()):
+        return float(value)
     match = _TEXT.fullmatch(value.replace(" ", "")) if isinstance(value, str) and value.strip() else None
     if match is None:
         raise ValueError(f"must be a duration such as 90s, 10m or 1h30m, or a number of seconds (got {value})")

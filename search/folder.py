@@ -1,7 +1,10 @@
 """The folder of a run: where each thing lies, and what is written there before the first trial."""
 
+import fcntl
 import os
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -15,8 +18,33 @@ from trainable.settings import TrialSettings
 
 CONFIG, IMAGES, STUDY, SETTINGS, LOG = "config.yaml", "images.csv", "study.db", "settings.json", "run.log"
 
+_LOCK = ".lock"
+
 _PACKAGES = ("torch", "torchvision", "timm", "ray", "optuna", "numpy")
 """The packages whose versions decide results, and are kept with a run."""
+
+
+@contextmanager
+def holding(run: Path) -> Iterator[None]:
+    """Keep other searches and reports away from the run, as long as this process lives.
+
+    Raises:
+        InputError: one is at work on it.
+    """
+    with open(run / _LOCK, "a+") as stream:
+        try:
+            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            stream.seek(0)
+            holder = stream.read().strip()
+            raise InputError(
+                f"a run can be searched or reported on by one process at a time, and process {holder} is at work on "
+                f"{run}: wait for it, or stop it"
+            ) from error
+        stream.truncate(0)
+        stream.write(str(os.getpid()))
+        stream.flush()
+        yield
 
 
 def study_address(run: Path, config: Config) -> tuple[str, str]:

@@ -7,6 +7,13 @@ from collections.abc import Callable, Mapping
 from typing import Any, TextIO
 
 from search.plan import describe_values
+from trainable.settings import best_epoch
+
+_SILENCE_S = 20
+"""Where there is no terminal, a line is printed at least so often."""
+
+_TELLING = 5
+"""Trials that have to end before the time to go is estimated from them."""
 
 
 class Progress:
@@ -30,9 +37,9 @@ class Progress:
         self._counts = {"complete": 0, "pruned": 0, "failed": 0, **done}
         self._finished_before = sum(self._counts.values())
         self._values: dict[int, Mapping[str, Any]] = {}
-        self._last: dict[int, Mapping[str, Any]] = {}
+        self._history: dict[int, list[Mapping[str, Any]]] = {}
         self._best: tuple[float, int] | None = None
-        self._began = time.monotonic()
+        self._began = self._said = time.monotonic()
         self._renews = stream.isatty()
 
     def __call__(self, event: str, number: int, details: Mapping[str, Any]) -> None:
@@ -40,14 +47,14 @@ class Progress:
         if event == "started":
             self._values[number] = details
         elif event == "epoch":
-            self._last[number] = details
+            self._history.setdefault(number, []).append(details)
         else:
             self._counts[event] += 1
             self._say(f"trial {number:>3} {event:<8} {self._outcome(event, number, details)}")
             self._values.pop(number, None)
         if self._renews:
             self._renew()
-        elif event not in ("started", "epoch"):
+        elif event not in ("started", "epoch") or time.monotonic() - self._said > _SILENCE_S:
             self._say(self.line())
 
     def note_best(self, value: float, number: int) -> None:
@@ -66,7 +73,7 @@ class Progress:
         elapsed = time.monotonic() - self._began
         parts.append(f"{format_seconds(elapsed)} elapsed")
         finished = sum(counts.values()) - self._finished_before
-        if finished:
+        if finished > _TELLING:  # the first ones, the recipes, take longer than most
             left = elapsed / finished * (self._total - sum(counts.values()))
             parts.append(f"about {format_seconds(left)} to go")
         return ", ".join(parts)
@@ -80,13 +87,17 @@ class Progress:
         configuration = describe_values(self._values.get(number, {}))
         if event == "failed":
             return f"{details['reason']} ({configuration})"
-        last = self._last.get(number)
-        reached = f"{self._metric} {last[self._metric]:.4f} after epoch {last['epoch']}" if last else "no epoch"
+        history = self._history.get(number)
+        if not history:
+            return f"no epoch ({configuration})"
+        best = history[best_epoch(history, self._metric) - 1]
+        reached = f"{self._metric} {best[self._metric]:.4f} in epoch {best['epoch']} of {history[-1]['epoch']}"
         return f"{reached} ({configuration})"
 
     def _say(self, text: str) -> None:
         self._stream.write(("\r\033[K" if self._renews else "") + text + "\n")
         self._stream.flush()
+        self._said = time.monotonic()
         self._note(text)
 
     def _renew(self) -> None:

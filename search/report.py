@@ -27,26 +27,30 @@ def main(arguments: Sequence[str] | None = None) -> int:
         description="Retrain a run's best configuration, save the model, and write report.html.",
     )
     parser.add_argument("run", metavar="RUN", type=Path, help="the folder of a run")
-    parser.add_argument("--trial", metavar="N", type=int, help="another trial than the best")
+    parser.add_argument(
+        "--trial", metavar="N", type=int, help="another trial than the best; its report goes into the trial's folder"
+    )
     parser.add_argument("--debug", action="store_true", help="show tracebacks")
     options = parser.parse_args(arguments)
     return guard(lambda: _report(options), options.debug)
 
 
 def _report(options: argparse.Namespace) -> int:
-    from search.folder import LOG
+    from search.folder import CONFIG, LOG, holding
     from search.journal import Journal
 
-    # A mistyped name must not leave a log behind.
-    say = Journal(options.run / LOG if options.run.is_dir() else None)
-    return make_report(options.run, options.trial, say)
+    if not (options.run / CONFIG).is_file():
+        raise InputError(f"RUN must be the folder of a run, with a {CONFIG} in it; got {options.run}")
+    with holding(options.run):
+        return make_report(options.run, options.trial, Journal(options.run / LOG))
 
 
 def make_report(folder: Path, trial: int | None, say: Callable[[str], None]) -> int:
     """Write ``best/``, ``figures/``, ``predictions.csv``, ``report.json`` and ``report.html``; 0, an exit code.
 
     Args:
-        trial: the trial to retrain; None: the best.
+        trial: the trial to retrain; None: the best. Of another than the best, all goes into the trial's own folder, and
+            the sealed test split is not opened for it.
 
     Raises:
         InputError: no such run or trial, or none that was trained.
@@ -58,19 +62,22 @@ def make_report(folder: Path, trial: int | None, say: Callable[[str], None]) -> 
     folder = folder.resolve()
     run = load_run(folder)
     config = load_config(folder / "config.yaml")
-    number = run.best(METRICS[config.search.metric] == "maximize") if trial is None else _check(run, trial)
+    best = run.best(METRICS[config.search.metric] == "maximize")
+    number = best if trial is None else _check(run, trial)
+    from search.folder import trial_folder
     from search.retrain import retrain
 
+    out = folder if number == best else trial_folder(folder, number) / "report"
     say(f"retraining trial {number}")
-    made = retrain(run, number, folder / "best", say)
-    made.predictions.to_csv(folder / "predictions.csv", index=False)
-    verdict = _judge(run, number, config, made)
-    (folder / "report.json").write_text(json.dumps(verdict.to_dict(), indent=2))
-    _write_page(folder, run, config, made, verdict)
+    made = retrain(run, number, out / "best", say, splits=("val", "test") if number == best else ("val",))
+    made.predictions.to_csv(out / "predictions.csv", index=False)
+    verdict = _judge(run, number, best, config, made)
+    (out / "report.json").write_text(json.dumps(verdict.to_dict(), indent=2))
+    _write_page(folder, out, run, config, made, verdict)
     for sentence in verdict.sentences():
         say(sentence)
-    say(f"report: {folder / 'report.html'}")
-    say(f"to classify new images: python -m search.predict {folder} IMAGE|FOLDER…")
+    say(f"report: {out / 'report.html'}")
+    say(f"to classify new images: python -m search.predict {out} IMAGE|FOLDER…")
     return 0
 
 
@@ -83,7 +90,7 @@ def _check(run: "Run", trial: int) -> int:
     return trial
 
 
-def _judge(run: "Run", number: int, config: "Config", made: "Retrained") -> "Verdict":
+def _judge(run: "Run", number: int, best: int, config: "Config", made: "Retrained") -> "Verdict":
     from search.plan import MOVED, RECIPES
     from search.verdict import Verdict, score_split
 
@@ -95,6 +102,7 @@ def _judge(run: "Run", number: int, config: "Config", made: "Retrained") -> "Ver
     assert val is not None
     return Verdict(
         trial=number,
+        best=best,
         epochs=made.epochs,
         metric=metric,
         val=val,
@@ -106,7 +114,7 @@ def _judge(run: "Run", number: int, config: "Config", made: "Retrained") -> "Ver
     )
 
 
-def _write_page(folder: Path, run: "Run", config: "Config", made: "Retrained", verdict: "Verdict") -> None:
+def _write_page(folder: Path, out: Path, run: "Run", config: "Config", made: "Retrained", verdict: "Verdict") -> None:
     from search.figures import draw_figures
     from search.page import write_page
 
@@ -118,7 +126,7 @@ def _write_page(folder: Path, run: "Run", config: "Config", made: "Retrained", v
         _importances(folder, config),
         config.search.metric,
         verdict.trial,
-        folder / "figures",
+        out / "figures",
     )
     record = config.record or {}
     facts = {
@@ -128,15 +136,16 @@ def _write_page(folder: Path, run: "Run", config: "Config", made: "Retrained", v
         "backbone": made.settings.backbone,
         "validation accuracy": str(verdict.val),
         **({"test accuracy": str(verdict.test)} if verdict.test else {}),
-        **{name: str(value) for name, value in made.settings.train.model_dump().items() if value is not None},
+        "trained for": f"{made.epochs} of the search's {made.settings.train.epochs} epochs",
+        **{name: _shown(value) for name, value in made.settings.train if name != "epochs" and value is not None},
     }
     steps = [
-        ("Classify new images:", f"python -m search.predict {folder} IMAGE_OR_FOLDER"),
-        ("The model by itself is this folder:", str(folder / "best")),
+        ("Classify new images:", f"python -m search.predict {out} IMAGE_OR_FOLDER"),
+        ("The model by itself is this folder:", str(out / "best")),
         ("Report on another trial:", f"python -m search.report {folder} --trial N"),
     ]
     write_page(
-        folder / "report.html",
+        out / "report.html",
         f"Search {folder.name}",
         verdict.sentences(),
         facts,
@@ -146,6 +155,10 @@ def _write_page(folder: Path, run: "Run", config: "Config", made: "Retrained", v
         (folder / "config.yaml").read_text(),
         verdict.trial,
     )
+
+
+def _shown(value: object) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
 def _importances(folder: Path, config: "Config") -> dict[str, float]:

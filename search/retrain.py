@@ -1,6 +1,6 @@
 """The chosen configuration, trained again to its best epoch: the model that the user is handed."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,7 +11,7 @@ import torch
 
 from search.folder import read_settings
 from search.results import Run
-from trainable.bundle import save_bundle
+from trainable.bundle import Bundle, save_bundle
 from trainable.epoch import score
 from trainable.images import ImageSet
 from trainable.settings import TrialSettings
@@ -29,15 +29,21 @@ class Retrained:
     same_curve: bool
     """Whether every epoch gave the very numbers that it gave in the search."""
     val: dict[str, float]
-    """loss, accuracy, balanced_accuracy, macro_f1 on the validation split."""
+    """The model's loss, accuracy, balanced_accuracy, macro_f1 on the validation split."""
     test: dict[str, float] | None
-    """The same on the sealed test split; None where there is none."""
+    """The same on the sealed test split; None where there is none, or where it stayed sealed."""
     predictions: pd.DataFrame
     """A row an image of the validation and test splits: split, path, class, predicted, confidence, correct."""
 
 
-def retrain(run: Run, number: int, folder: Path, say: Callable[[str], None]) -> Retrained:
-    """Train trial ``number`` again, from the same seed on the same views, and save the model in ``folder``."""
+def retrain(
+    run: Run, number: int, folder: Path, say: Callable[[str], None], splits: Sequence[str] = ("val", "test")
+) -> Retrained:
+    """Train trial ``number`` again, from the same seed on the same views, and save the model in ``folder``.
+
+    Args:
+        splits: what to score the model on.
+    """
     recorded = run.curves[run.curves["trial"] == number].sort_values("epoch")
     epochs = int(run.trials.loc[run.trials["trial"] == number, "best_epoch"].item())
     settings = read_settings(run.folder, number).model_copy(update={"folder": None})
@@ -46,11 +52,14 @@ def retrain(run: Run, number: int, folder: Path, say: Callable[[str], None]) -> 
         metrics = training.run_epoch()
         say(f"retraining: epoch {metrics['epoch']} of {epochs}, {settings.metric} {metrics[settings.metric]:.4f}")
     same = _same(recorded["val_loss"], training) and _same(recorded["train_loss"], training)
+    # What is judged is what the user is handed: the whole network, in full precision.
+    model = Bundle(training.backbone, training.images.classes, {})
     tables, scores = [], {}
-    for split in ("val", "test"):
-        if training.images.split(split):
-            logits, labels = training.predict(split)
-            scores[split] = score(logits, labels)
+    for split in splits:
+        records = training.images.split(split)
+        if records:
+            logits = torch.cat(list(model.logits([record.path for record in records])))
+            scores[split] = score(logits, torch.tensor([record.label for record in records]))
             tables.append(_table(training.images, split, logits))
     facts: dict[str, Any] = {
         "trial": number,

@@ -52,6 +52,7 @@ def guard(command: Callable[[], int], debug: bool) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m search.run",
+        allow_abbrev=False,
         description="Find the best way to fine-tune a pretrained network on your images.",
         epilog="Shipped configurations: default.yaml, hymenoptera.yaml, elpv.yaml, feature_extractor.yaml, smoke.yaml.",
     )
@@ -74,17 +75,19 @@ def _parser() -> argparse.ArgumentParser:
 
 def _run(options: argparse.Namespace) -> int:
     folder, config = _read(options)
-    from search.folder import IMAGES, LOG, create_folder
+    from search.folder import IMAGES, LOG, create_folder, holding
     from search.journal import Journal
     from search.plan import make_plan, plan_for
     from trainable.images import ImageSet
 
     say = Journal()
     if options.resume:
+        with holding(folder):  # said now, not after the plan was made
+            pass
         plan = plan_for(config, ImageSet.load(folder / IMAGES), say)
     else:
         plan = make_plan(config, say)
-        say(f"data: {plan.images!r}")
+        say(f"data: {plan.images}")
     for note in plan.notes:
         say(f"note: {note}")
     if options.plan:
@@ -92,17 +95,24 @@ def _run(options: argparse.Namespace) -> int:
         return 0
     if not options.resume:
         create_folder(folder, plan)
-    say.open(folder / LOG)
-    reason = _search(folder, plan, options, say)
-    say(f"search ended: {reason}")
-    if reason == "interrupted":
-        say(f"To go on: python -m search.run --resume {folder}")
-        return 130
-    if not options.no_report:
-        from search.report import make_report
+    with holding(folder):
+        say.open(folder / LOG)
+        reason = _search(folder, plan, options, say)
+        say(f"search ended: {reason}")
+        if reason == "interrupted":
+            say(f"To go on: python -m search.run --resume {folder}")
+            return 130
+        return 0 if options.no_report else _report(folder, say)
 
-        make_report(folder, None, say)
-    return 0
+
+def _report(folder: Path, say: "Journal") -> int:
+    from search.report import make_report
+
+    try:
+        return make_report(folder, None, say)
+    except KeyboardInterrupt:
+        say(f"\ninterrupted. To report: python -m search.report {folder}")
+        raise
 
 
 def _read(options: argparse.Namespace) -> tuple[Path, Config]:
@@ -152,6 +162,8 @@ def _search(folder: Path, plan: "Plan", options: argparse.Namespace, say: "Journ
     search = plan.config.search
     stored = open_study(*study_address(folder, plan.config), search.metric, resume=options.resume is not None)
     study = Study(stored, plan.space, search, plan.first)
+    if study.finished:
+        return "all trials are done"
     with ray_cluster(plan.config.resources, options.address, say) as cluster:
         say(f"running {search.trials} trials, {cluster.concurrency} at a time; results go to {folder}")
         progress = Progress(search.trials, search.metric, study.counts(), note=say.note)

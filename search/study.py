@@ -69,6 +69,11 @@ class Study:
         """Trials proposed so far, however they ended; duplicates, which are never trained, do not count."""
         return len(self._trials())
 
+    @property
+    def finished(self) -> bool:
+        """Whether all trials that were asked for have been run."""
+        return not self._interrupted and self.asked >= self._search.trials
+
     def ask(self) -> Proposal | None:
         """The next trial: first those that a crash interrupted, then new ones; None when there are no more."""
         if self._interrupted:

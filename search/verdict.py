@@ -43,6 +43,8 @@ class Verdict:
     """The retrained model's scores, and those of the tutorial's recipes in the search."""
 
     trial: int
+    best: int
+    """The best trial; another than ``trial`` where the user asked for that."""
     epochs: int
     metric: str
     val: Score
@@ -58,11 +60,18 @@ class Verdict:
     def sentences(self) -> list[str]:
         """The verdict in plain words, a paragraph an item."""
         metric = self.metric.removeprefix("val_").replace("_", " ")
+        asked_for = self.trial != self.best
+        which = f"The best of {self.candidates} configurations is trial {self.best}."
+        if asked_for:
+            which = f"This is trial {self.trial}, which you asked for; {which[0].lower()}{which[1:]}"
+        epochs = f"{self.epochs} epoch" + ("s" if self.epochs != 1 else "")
         said = [
-            f"The best of {self.candidates} configurations is trial {self.trial}. Trained again for {self.epochs} "
-            f"epochs, it classifies {self.val} of the validation images correctly."
+            f"{which} Trained again for {epochs}, {'trial ' + str(self.trial) if asked_for else 'it'} classifies "
+            f"{self.val} of the validation images correctly."
         ]
-        if self.test is not None:
+        if asked_for:
+            said.append("The sealed test images, if there are any, are kept for the best.")
+        elif self.test is not None:
             said.append(
                 f"On the sealed test images, which played no part in the search: {self.test}. "
                 "This is the figure to quote."
@@ -74,8 +83,8 @@ class Verdict:
             )
         for name, reached in self.recipes.items():
             said.append(
-                f"The tutorial's recipe “{name}” reached a validation {metric} of {reached:.4f}; the chosen "
-                f"configuration {self.value:.4f}."
+                f"The tutorial's recipe “{name}” reached a validation {metric} of {reached:.4f}; "
+                f"trial {self.trial} {self.value:.4f}."
             )
         said.append(
             "Retraining gave the very numbers of the search, epoch by epoch."

@@ -206,7 +206,7 @@ def test_given_splits_are_kept_in_a_canonical_order(tmp_path):
         "test ants": 1, "test bees": 1, "train ants": 4, "train bees": 3, "val ants": 2, "val bees": 1
     }  # fmt: skip
     assert len(images.split("val")) == 3
-    assert repr(images) == f"ImageSet({str(top)!r}: ants, bees; train 7, val 3, test 2)"
+    assert repr(images) == f"ImageSet({top}: ants, bees; train 7, val 3, test 2)"
 
 
 def test_the_digest_is_of_the_content_not_of_the_names(tmp_path):

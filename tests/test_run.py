@@ -179,13 +179,14 @@ def test_progress(tty):
     stream = Terminal(tty)
     progress = Progress(4, "val_accuracy", {"complete": 1}, stream)
     progress("started", 1, {"lr": 0.01})
-    progress("epoch", 1, {"epoch": 1, "val_accuracy": 0.75})
+    progress("epoch", 1, {"epoch": 1, "val_accuracy": 0.75, "val_loss": 0.5})
+    progress("epoch", 1, {"epoch": 2, "val_accuracy": 0.5, "val_loss": 0.4})
     progress.note_best(0.75, 1)
     progress("complete", 1, {})
     progress("started", 2, {"lr": 0.02})
     progress("failed", 2, {"reason": "it diverged"})
     progress.close()
-    assert "trial   1 complete val_accuracy 0.7500 after epoch 1 (lr 0.01)" in stream.text
+    assert "trial   1 complete val_accuracy 0.7500 in epoch 1 of 2 (lr 0.01)" in stream.text
     assert "trial   2 failed   it diverged (lr 0.02)" in stream.text
     assert "3/4 trials (0 running, 0 pruned, 1 failed), best val_accuracy 0.7500 (trial 1)" in stream.text
     assert ("\r" in stream.text) is tty
@@ -215,3 +216,23 @@ def test_output_that_nobody_reads_any_more_is_no_fault_of_ours():
         process.stdout.close()
         assert process.wait(120) == 141
         assert process.stderr.read() == ""
+
+
+def test_a_run_that_is_at_work_is_left_alone(tmp_path, capsys):
+    (tmp_path / "config.yaml").write_text("data: {source: elpv}\nmodel: {backbone: resnet18}\nspace: {lr: 0.1}\n")
+    hold = f"from search.folder import holding; from pathlib import Path; import sys\nwith holding(Path({str(tmp_path)!r})):\n    print(flush=True); sys.stdin.read()"
+    with subprocess.Popen([sys.executable, "-c", hold], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        process.stdout.readline()
+        for command, arguments in ((run, ["--resume", str(tmp_path)]), (report, [str(tmp_path)])):
+            assert command(arguments) == 2
+            assert f"process {process.pid} is at work on {tmp_path}" in capsys.readouterr().err
+        process.kill()
+    assert report([str(tmp_path)]) == 2
+    assert "has no" in capsys.readouterr().err
+
+
+def test_options_are_not_guessed_from_their_beginnings(capsys):
+    with pytest.raises(SystemExit) as stopped:
+        run(["--space", "smoke.yaml", "--trial", "3"])
+    assert stopped.value.code == 2
+    assert "unrecognized arguments: --trial 3" in capsys.readouterr().err

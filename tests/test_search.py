@@ -91,6 +91,32 @@ def test_the_sealed_test_images_are_scored_once_and_by_the_report(finished):
     assert report["test"]["correct"] == predictions[predictions["split"] == "test"]["correct"].sum()
 
 
+def test_another_trials_report_leaves_the_bests_alone_and_the_test_sealed(finished):
+    run, _ = finished
+    before = {file: file.stat().st_mtime_ns for file in run.glob("*") if file.name not in ("run.log", ".lock")}
+    best = study_of(run).best_trial.number
+    other = 1 - best if best < 2 else 0
+    done = subprocess.run(command("search.report", run, "--trial", other), capture_output=True, text=True, timeout=200)
+    assert done.returncode == 0, done.stderr
+    assert before.items() <= {file: file.stat().st_mtime_ns for file in run.glob("*")}.items()
+    assert f"This is trial {other}, which you asked for; the best of 5 configurations is trial {best}." in done.stdout
+    own = run / "trials" / f"{other:05}" / "report"
+    assert (own / "report.html").is_file()
+    assert (own / "best" / "model.yaml").is_file()
+    assert json.loads((own / "report.json").read_text())["test"] is None
+    assert set(pd.read_csv(own / "predictions.csv")["split"]) == {"val"}
+
+
+def test_a_finished_run_that_is_resumed_starts_nothing(finished):
+    run, _ = finished
+    done = subprocess.run(
+        command("search.run", "--resume", run, "--no-report"), capture_output=True, text=True, timeout=200
+    )
+    assert done.returncode == 0, done.stderr
+    assert "search ended: all trials are done" in done.stdout
+    assert "Ray" not in done.stdout
+
+
 def test_the_configuration_kept_loads_again_and_says_what_was_used(finished):
     run, _ = finished
     kept = yaml.safe_load((run / "config.yaml").read_text())

@@ -53,15 +53,23 @@ class Bundle:
         Raises:
             InputError: a file cannot be read as an image.
         """
+        rows = (row for logits in self.logits(paths) for row in logits.softmax(1).tolist())
+        for file, row in zip(paths, rows, strict=True):
+            yield Prediction(file, tuple(row))
+
+    def logits(self, paths: Sequence[Path]) -> Iterator[torch.Tensor]:
+        """The logits of image files, in their order, float32 ``[B, classes]`` on the CPU.
+
+        Raises:
+            InputError: a file cannot be read as an image.
+        """
         device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         model = self.backbone.model.to(device).eval()
         for start in range(0, len(paths), _BATCH):
             files = paths[start : start + _BATCH]
             views = torch.stack([plain_view(read_image(file), self.backbone.preprocessing) for file in files])
             with torch.no_grad():
-                logits = model(self.backbone.preprocessing.normalise(views.to(device)))
-            for file, row in zip(files, logits.float().softmax(1).cpu().tolist(), strict=True):
-                yield Prediction(file, tuple(row))
+                yield model(self.backbone.preprocessing.normalise(views.to(device))).float().cpu()
 
 
 def save_bundle(folder: Path, backbone: Backbone, classes: Sequence[str], facts: Mapping[str, Any]) -> None:

@@ -45,9 +45,12 @@ class ImageSet:
     """What the user should be told: files left out, how it was split, sources that could not be had and why."""
 
     def __repr__(self) -> str:
+        return f"ImageSet({self})"
+
+    def __str__(self) -> str:
         counts = Counter(record.split for record in self.records)
         sizes = ", ".join(f"{split} {counts[split]:,}" for split in ("train", "val", "test") if split in counts)
-        return f"ImageSet({self.source!r}: {', '.join(self.classes)}; {sizes})"
+        return f"{self.source}: {', '.join(self.classes)}; {sizes}"
 
     def split(self, name: str) -> tuple[Record, ...]:
         return tuple(record for record in self.records if record.split == name)
