@@ -110,6 +110,7 @@ def _judge(run: "Run", number: int, best: int, config: "Config", made: "Retraine
         recipes=dict(zip(recipes["first"], recipes[metric], strict=True)),
         value=trials.loc[trials["trial"] == number, metric].item(),
         same_curve=made.same_curve,
+        precision=made.settings.train.precision,
         candidates=int((trials["epochs"] > 0).sum()),
     )
 

@@ -38,6 +38,9 @@ def wilson(correct: int, total: int, z: float = 1.959964) -> Score:
     return Score(correct, total, max(0.0, centre - half), min(1.0, centre + half))
 
 
+_HALF = " There the frozen stages compute in bf16; the model judged here computes in fp32, and can differ in an image."
+
+
 @dataclass(frozen=True)
 class Verdict:
     """The retrained model's scores, and those of the tutorial's recipes in the search."""
@@ -54,6 +57,8 @@ class Verdict:
     value: float
     """The metric that the chosen trial reached there."""
     same_curve: bool
+    precision: str
+    """Of the frozen stages in the search; the model that is judged computes in fp32."""
     candidates: int
     """Configurations among which the chosen one was the best."""
 
@@ -88,6 +93,7 @@ class Verdict:
             )
         said.append(
             "Retraining gave the very numbers of the search, epoch by epoch."
+            + (_HALF if self.precision == "bf16" else "")
             if self.same_curve
             else "Retraining did not give exactly the numbers of the search: other hardware, thread count or "
             "library versions add up floating-point numbers in another order."

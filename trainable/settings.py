@@ -63,6 +63,9 @@ class TrainSettings(BaseModel):
     half of the time."""
     crop_scale: Annotated[float, Field(gt=0, le=1)] = 0.08
     """The smallest share of an image's area that a random crop may show; the largest is 1."""
+    seed: Annotated[int, Field(ge=0)] = 0
+    """Decides the new head's first weights, the order of the images, and dropout. It does not decide the views, which
+    all trials share."""
     epochs: Annotated[int, Field(ge=1)] = 25
     views: Annotated[int, Field(ge=1)] | None = None
     """How many augmented views of each training image there are; epoch e shows view e mod views. None: as many as

@@ -38,7 +38,7 @@ class Training:
         """The metrics of each epoch so far."""
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         self.depth = backbone.depth(train.freeze_depth)
-        backbone.reset(self.depth, _derive_seed(settings.seed, "head"))
+        backbone.reset(self.depth, _derive_seed(settings.seed, train.seed, "head"))
         backbone.model.to(self.device)
         self._open = backbone.stages[self.depth :]
         frozen = FrozenPass(backbone, train, settings.seed, self.device)
@@ -89,16 +89,17 @@ class Training:
         return predict(self._open, blocks), torch.tensor([record.label for record in records])
 
     def _train(self, epoch: int) -> tuple[float, float]:
-        train, seed = self.settings.train, self.settings.seed
+        train = self.settings.train
+        seeds = self.settings.seed, train.seed
         records = self.images.split("train")
-        shuffle = torch.Generator().manual_seed(_derive_seed(seed, "order", epoch))
+        shuffle = torch.Generator().manual_seed(_derive_seed(*seeds, "order", epoch))
         order = torch.randperm(len(records), generator=shuffle).tolist()
         labels = torch.tensor([records[i].label for i in order]).to(self.device)
         blocks = self._memo.activations(records, epoch % (train.views or train.epochs), order)
         for stage in self._open:
             stage.train()
         with torch.random.fork_rng():
-            torch.manual_seed(_derive_seed(seed, "dropout", epoch))
+            torch.manual_seed(_derive_seed(*seeds, "dropout", epoch))
             result = train_epoch(
                 self._open, rebatch(blocks, train.batch_size), labels, self._optimizer, train.label_smoothing
             )
@@ -139,9 +140,9 @@ def _make_optimizer(settings: TrialSettings, parameters: list[torch.nn.Parameter
     return torch.optim.SGD(parameters, lr=train.lr, momentum=train.momentum, weight_decay=train.weight_decay)
 
 
-def _derive_seed(seed: int, *purpose: str | int) -> int:
+def _derive_seed(search: int, trial: int, *purpose: str | int) -> int:
     """A seed for one purpose, independent of those for others."""
-    return int.from_bytes(hashlib.blake2b(repr((seed, *purpose)).encode(), digest_size=7).digest(), "big")
+    return int.from_bytes(hashlib.blake2b(repr((search, trial, *purpose)).encode(), digest_size=7).digest(), "big")
 
 
 def _save_array(array: np.ndarray, file: Path) -> None:
