@@ -22,8 +22,8 @@ import torch
 import torchvision
 from torch import nn
 
+from trainable.convolutions import speed_up_convolutions
 from trainable.errors import InputError
-from trainable.same_padding import pad_without_copies
 from trainable.stages import Stage, cut_into_stages
 from trainable.views import Preprocessing
 
@@ -128,7 +128,7 @@ def load_backbone(name: str, weights: str, classes: int) -> Backbone:
                 note = _load_file(model, Path(weights))
         preprocessing = library.preprocessing(name, model)
         classifier = _replace_classifier(model, classes)
-    pad_without_copies(model)
+    speed_up_convolutions(model)
     model = model.to(memory_format=torch.channels_last)
     stages = cut_into_stages(model, classifier, preprocessing.image_size)
     return Backbone(name, model, stages, preprocessing, copy.deepcopy(model.state_dict()), note)
