@@ -28,7 +28,8 @@ class Execution:
         self.study, self.make_config, self.concurrency, self.notify = study, make_config, concurrency, notify
         self.running: dict[str, int] = {}
         """Tune's trial ids and the numbers of their trials in the study."""
-        self.pruned: set[int] = set()
+        self.pruned: dict[int, int] = {}
+        """Trials that the pruner stopped, and the epochs behind which it did."""
         self.stopping = False
         self.unfinished: list[int] = []
         """Trials that were cut off when the whole search was told to stop."""
@@ -37,22 +38,28 @@ class Execution:
         return (object, ())
 
     def report(self, number: int, result: dict[str, Any]) -> bool:
-        """Record an epoch; whether the trial must stop."""
-        metrics = {name: result[name] for name in EPOCH_METRICS}
-        if self.study.report(number, metrics, node=result.get("hostname", "")):
-            self.pruned.add(number)
-        self.notify("epoch", number, metrics)
+        """Record the epochs of a result, up to the one behind which the trial must stop; whether it must."""
+        for epoch in result.get("epochs", ()):
+            if number in self.pruned:
+                break
+            metrics = {name: epoch[name] for name in EPOCH_METRICS}
+            if self.study.report(number, metrics, node=result.get("hostname", "")):
+                self.pruned[number] = int(metrics["epoch"])
+            self.notify("epoch", number, metrics)
         return number in self.pruned
 
     def finish(self, number: int, result: dict[str, Any] | None) -> None:
         """Tell the study how a trial ended; ``result`` is Tune's last for it, None when its worker was lost."""
-        if result is not None and "failure" in result:
-            self._fail(number, result["failure"])
-        elif number in self.pruned:
+        last = None
+        if result is not None and result.get("done"):  # such a result Tune does not show to the scheduler
+            self.report(number, result)
+            last = result["epochs"][-1]["epoch"] if result["epochs"] else None
+        if self.pruned.get(number, last) != last:
             self.study.prune(number, "pruned")
             self.notify("pruned", number, {})
+        elif result is not None and "failure" in result:
+            self._fail(number, result["failure"])
         elif result is not None and result.get("done"):
-            self.report(number, result)
             self.study.complete(number)
             self.notify("complete", number, {})
         elif self.stopping:

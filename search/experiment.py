@@ -129,8 +129,8 @@ class _Stopper(tune.Stopper):
 
     def notify(self, event: str, number: int, details: Mapping[str, Any]) -> None:
         """Take note of an event of the execution."""
-        best = self._study.best()
-        if event == "complete" and best is not None and best.value is not None:
+        best = self._study.best() if event == "complete" else None
+        if best is not None and best.value is not None:
             self._progress.note_best(best.value, best.number)
             target, maximize = self._search.target, METRICS[self._search.metric] == "maximize"
             if target is not None and (best.value >= target - 1e-8 if maximize else best.value <= target):

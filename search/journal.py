@@ -1,6 +1,6 @@
 """What a run tells its user, on the screen and in its ``run.log``."""
 
-import time
+from datetime import datetime
 from pathlib import Path
 
 
@@ -17,7 +17,7 @@ class Journal:
 
     def note(self, text: str) -> None:
         """Keep lines without printing them."""
-        now = time.strftime("%Y-%m-%d %H:%M:%S")
+        now = f"{datetime.now():%Y-%m-%d %H:%M:%S.%f}"[:-3]
         self._early += [f"{now}  {line}\n" for line in text.splitlines()]
         if self._file is not None:
             with open(self._file, "a", encoding="utf-8", errors="surrogateescape") as stream:

@@ -1,9 +1,7 @@
 """What will run, found out before it does: the images, the backbones and their stages, the space in numbers."""
 
 import math
-import os
-from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,7 +10,6 @@ import torch
 
 from search.config import Config, MemoConfig
 from search.depths import resolve_depths
-from search.resources import share_out
 from search.setting import CHANGES_VIEWS
 from search.shelves import Shelf, choose_shelves, default_budget
 from search.space import Space
@@ -22,7 +19,7 @@ from trainable.cache import cache_folder
 from trainable.errors import InputError
 from trainable.frozen import PRECISIONS, resolve_precision
 from trainable.images import ImageSet, find_images
-from trainable.memo import MEMO, format_bytes
+from trainable.memo import MEMO
 from trainable.settings import MemoSettings, TrainSettings, TrialSettings
 
 Say = Callable[[str], None]
@@ -81,29 +78,6 @@ class Plan:
         kept = tuple(sorted(shelf.depth for shelf in self.shelves[backbone] if shelf.kept))
         return MemoSettings(folder=memo_folder(memo), budget=memo_budget(memo), kept=kept, since=since)
 
-    def describe(self) -> str:
-        """The plan in words, for ``--plan``."""
-        lines = [f"data        {self.images.source}", f"classes     {', '.join(self.images.classes)}"]
-        lines += [f"{split:<11} {_count(self.images, split)}" for split in ("train", "val", "test")]
-        for backbone in self.backbones.values():
-            lines += ["", f"backbone    {backbone.name}: {backbone.weights_note}", *_stage_table(backbone)]
-            lines += ["", *self._shelf_table(backbone)]
-        lines += ["", "space", *("  " + line for line in self.space.describe().splitlines()), "", "first trials"]
-        lines += [f"  {first.name}: {describe_values(first.values)}" for first in self.first]
-        return "\n".join([*lines, "", *_search_table(self.config)])
-
-    def _shelf_table(self, backbone: Backbone) -> Iterator[str]:
-        memo = self.config.memo
-        if not memo.enabled:
-            yield "memo        off: every trial computes its frozen stages anew"
-            return
-        yield f"memo        {memo_folder(memo)}, at most {format_bytes(memo_budget(memo))}; activations kept:"
-        yield f"  {'freeze_depth':>12}  {'kept':<5} {'takes':>10}  why"
-        for shelf in sorted(self.shelves[backbone.name], key=lambda shelf: shelf.depth):
-            kept = "yes" if shelf.kept else "no"
-            size = format_bytes(shelf.bytes)
-            yield f"  {shelf.depth or 'the views':>12}  {kept:<5} {size:>10}  {shelf.reason}"
-
 
 def make_plan(config: Config, say: Say) -> Plan:
     """Find the images, load the backbones, number the space's freeze depths, and check that they fit together.
@@ -156,39 +130,6 @@ def describe_values(values: Mapping[str, Any]) -> str:
     return ", ".join(
         f"{key} {value:.3g}" if isinstance(value, float) else f"{key} {value}" for key, value in values.items()
     )
-
-
-def _count(images: ImageSet, split: str) -> str:
-    records = images.split(split)
-    if not records:
-        return "none"
-    counts = Counter(record.label for record in records)
-    return f"{len(records):,} images: " + ", ".join(f"{counts[i]:,} {name}" for i, name in enumerate(images.classes))
-
-
-def _search_table(config: Config) -> list[str]:
-    search = config.search
-    limits = [f"{search.trials} trials of at most {config.train.epochs} epochs"]
-    limits += [f"{search.time_budget:g} s"] if search.time_budget else []
-    limits += [f"until {search.metric} reaches {search.target:g}"] if search.target is not None else []
-    here = share_out(config.resources, {"CPU": os.cpu_count() or 1, "GPU": torch.cuda.device_count()})
-    return [
-        f"search      {', '.join(limits)}",
-        f"at a time   {here.concurrency} on this machine, each on {here.cpus_per_trial:g} CPUs and "
-        f"{here.gpus_per_trial:g} GPUs",
-        f"sampler     {search.sampler.name}",
-        f"pruner      {search.pruner.name}",
-    ]
-
-
-def _stage_table(backbone: Backbone) -> list[str]:
-    total = sum(stage.flops for stage in backbone.stages)
-    lines = [f"  {'freeze_depth':>12}  {'stages up to':<32} {'parameters':>12} {'share of FLOPs':>15}"]
-    for depth, stage in enumerate(backbone.stages, 1):
-        parameters = sum(parameter.numel() for parameter in stage.parameters())
-        label = str(depth) if depth < len(backbone.stages) else "(the head)"
-        lines.append(f"  {label:>12}  {stage.name:<32} {parameters:>12,} {stage.flops / total:>15.1%}")
-    return lines
 
 
 def _load_backbones(config: Config, classes: int, notes: list[str]) -> dict[str, Backbone]:

@@ -48,6 +48,7 @@ class Progress:
             self._values[number] = details
         elif event == "epoch":
             self._history.setdefault(number, []).append(details)
+            self._note(f"trial {number:>3} epoch {details['epoch']:>4}  {self._metric} {details[self._metric]:.4f}")
         else:
             self._counts[event] += 1
             self._say(f"trial {number:>3} {event:<8} {self._outcome(event, number, details)}")

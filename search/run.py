@@ -5,9 +5,11 @@ python -m search.run --space default.yaml
 
 import argparse
 import json
+import math
 import os
 import re
 import sys
+import time
 from collections.abc import Callable, Sequence
 from datetime import datetime
 from pathlib import Path
@@ -91,7 +93,9 @@ def _run(options: argparse.Namespace) -> int:
     for note in plan.notes:
         say(f"note: {note}")
     if options.plan:
-        say(plan.describe())
+        from search.outline import outline
+
+        say(outline(plan))
         return 0
     if not options.resume:
         create_folder(folder, plan)
@@ -177,9 +181,22 @@ def _search(folder: Path, plan: "Plan", options: argparse.Namespace, say: "Journ
             write_tables(folder, *study.tables(), plan.space.keys)
 
         try:
-            return run_experiment(study, search, cluster, progress, make_settings, on_finished=write)
+            return run_experiment(study, search, cluster, progress, make_settings, on_finished=now_and_then(write))
         finally:
             write()
+
+
+def now_and_then(work: Callable[[], None], seconds: float = 2) -> Callable[[], None]:
+    """``work``, but not again before so many seconds have gone since it was done."""
+    done = -math.inf
+
+    def maybe() -> None:
+        nonlocal done
+        if time.monotonic() - done > seconds:
+            work()
+            done = time.monotonic()
+
+    return maybe
 
 
 if __name__ == "__main__":

@@ -82,6 +82,9 @@ class SearchConfig(Section):
     pruner: PrunerConfig = PrunerConfig()
     first: Annotated[tuple[dict[str, Any], ...], BeforeValidator(_one_or_more)] | None = None
     """Configurations to run before sampling; None: the tutorial's two recipes."""
+    order: Literal["deep_first", "as_sampled"] = "as_sampled"
+    """deep_first: the trials before the sampler has enough to go by begin at the deepest freeze depth, which is the
+    cheapest, and open further stages as long as that pays."""
     seed: Annotated[int, Field(ge=0)] = 0
     storage: Text | None = None
     """An Optuna storage URL; None: study.db in the run's folder."""

@@ -1,11 +1,9 @@
 """The Optuna study: the only state of a search. It says what to try next, when to stop a trial, and how it ended."""
 
-import hashlib
 import itertools
 import os
 import random
-import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,7 +13,8 @@ import sqlalchemy.exc
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
-from search.config import PrunerConfig, SamplerConfig, SearchConfig
+from search.config import SearchConfig
+from search.optuna_methods import grid, make_pruner, make_sampler
 from search.space import Space
 from trainable.errors import InputError
 from trainable.settings import METRICS, best_epoch
@@ -25,6 +24,9 @@ TIE_BREAK = 1e-9
 
 _PATIENCE = 3
 """Duplicates in a row after which one of the configurations left is taken at random."""
+
+_STEPS = 10
+"""From the deepest freeze depth to the shallowest, for a sampler that does not say how many trials it begins with."""
 
 Metrics = Mapping[str, float]
 
@@ -59,10 +61,12 @@ class Study:
     def __init__(self, study: optuna.Study, space: Space, search: SearchConfig, first: Sequence[FirstTrial]) -> None:
         self.study, self._space, self._search, self._first = study, space, search, first
         self._handles: dict[int, optuna.Trial] = {}
+        self._known: dict[int, set[int]] = {}
+        """Of each trial, the epochs that the study has."""
         self._interrupted = [t.number for t in self._trials(TrialState.RUNNING)]
         self.exhausted = False
         """Whether every configuration of a finite space has been proposed."""
-        study.pruner = _make_pruner(search.pruner)
+        study.pruner = make_pruner(search.pruner)
 
     @property
     def asked(self) -> int:
@@ -90,10 +94,13 @@ class Study:
         An epoch that is known already is not recorded again.
         """
         trial, epoch = self._handles[number], int(metrics["epoch"])
-        if epoch in self._frozen(number).intermediate_values:
+        known = self._known.setdefault(number, set(self._frozen(number).intermediate_values))
+        if epoch in known:
             return False
+        if not known:
+            trial.set_user_attr("node", node)
+        known.add(epoch)
         trial.set_user_attr(f"epoch:{epoch:04}", dict(metrics))
-        trial.set_user_attr("node", node)
         trial.report(ranked_value(metrics, self._search.metric), epoch)
         # Asked even of trials that always run in full: the pruner compares later ones with what it saw of these.
         pruned = trial.should_prune()
@@ -171,7 +178,7 @@ class Study:
         if self.exhausted:
             return None
         number = len(self.study.get_trials(deepcopy=False))
-        self.study.sampler = _make_sampler(self._search.sampler, self._search.seed, number)
+        self.study.sampler = make_sampler(self._search.sampler, self._search.seed, number)
         trial = self.study.ask()
         values = self._space.suggest(trial)
         twin = seen.get(_key(self._frozen(trial.number)))
@@ -190,7 +197,7 @@ class Study:
             first = self._first[self.asked]
             self.study.enqueue_trial(self._space.params(first.values), user_attrs={"first": first.name})
         elif self._search.sampler.name == "grid":
-            point = next((p for p in _grid(self._space, self._search) if _frozenset(p) not in seen), None)
+            point = next((p for p in grid(self._space, self._search) if _frozenset(p) not in seen), None)
             self.exhausted = point is None
             if point is not None:
                 self.study.enqueue_trial(point)
@@ -198,6 +205,24 @@ class Study:
             # Little is left of a finite space, and the sampler keeps proposing what it likes best.
             left = [p for p in self._space.configurations() if _frozenset(p) not in seen]
             self.study.enqueue_trial(random.Random(self._search.seed + len(seen)).choice(left))
+        elif self._search.order == "deep_first" and (deep := self._next_deepest()):
+            self.study.enqueue_trial(deep, user_attrs={"deep_first": True})
+
+    def _next_deepest(self) -> dict[str, Any]:
+        """A freeze depth to try before the sampler has enough to go by: the deepest, then, in a step a trial, shallower
+        ones; {} when enough were tried, or when two in a row were no better than a deeper one."""
+        depths = [p for p in self._space.sampled if p.key == "freeze_depth" and not p.when]
+        tried = [t for t in self._trials() if "deep_first" in t.user_attrs]
+        steps = self._search.sampler.startup_trials or _STEPS
+        if not depths or len(tried) >= steps:
+            return {}
+        sign = 1 if METRICS[self._search.metric] == "maximize" else -1
+        values = [best_value(t, self._search.metric) for t in tried if t.state.is_finished()]
+        scores = [sign * value for value in values if value is not None]
+        if len(scores) > _PATIENCE and max(scores[-2:]) <= max(scores[:-2]):
+            return {}
+        choices = sorted(int(value) for value in depths[0].domain.values() or ())[::-1]
+        return {depths[0].name: choices[round(len(tried) * (len(choices) - 1) / max(steps - 1, 1))]}
 
     def _duplicates_in_a_row(self) -> int:
         newest_first = reversed(self.study.get_trials(deepcopy=False))
@@ -277,62 +302,3 @@ def _key(trial: FrozenTrial) -> Any:
 
 def _frozenset(params: Mapping[str, Any]) -> Any:
     return frozenset((name, repr(value)) for name, value in params.items())
-
-
-def _grid(space: Space, search: SearchConfig) -> Iterator[dict[str, Any]]:
-    """The grid's configurations in an order shuffled by the seed, so that a part of it is a fair sample."""
-    axes = space.grid(_of(search.sampler.steps))
-    points = [dict(zip(axes, values, strict=True)) for values in itertools.product(*axes.values())]
-    random.Random(search.seed).shuffle(points)
-    return iter(points)
-
-
-def _make_sampler(sampler: SamplerConfig, seed: int, number: int) -> optuna.samplers.BaseSampler:
-    """A sampler for trial ``number``. Its state is the study, but for its random numbers: a seed of its own for each
-    trial lets a search that was interrupted go on as if it had not been."""
-    mixed = int.from_bytes(hashlib.blake2b(f"{seed}/{number}".encode(), digest_size=4).digest(), "big")
-    with warnings.catch_warnings():
-        # TPE's multivariate and group options, and the Gaussian process, are called experimental.
-        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-        return _SAMPLERS[sampler.name](sampler, seed, mixed)
-
-
-# Of the sequences, scrambling must be the same for all points, so these take the search's own seed.
-_SAMPLERS: dict[str, Callable[[SamplerConfig, int, int], optuna.samplers.BaseSampler]] = {
-    "tpe": lambda s, seed, mixed: optuna.samplers.TPESampler(
-        seed=mixed, n_startup_trials=_of(s.startup_trials), multivariate=True, group=True, constant_liar=True
-    ),
-    "gp": lambda s, seed, mixed: optuna.samplers.GPSampler(seed=mixed, n_startup_trials=_of(s.startup_trials)),
-    "random": lambda s, seed, mixed: optuna.samplers.RandomSampler(seed=mixed),
-    "grid": lambda s, seed, mixed: optuna.samplers.RandomSampler(seed=mixed),  # every point is enqueued
-    "cmaes": lambda s, seed, mixed: optuna.samplers.CmaEsSampler(
-        seed=mixed, n_startup_trials=_of(s.startup_trials), warn_independent_sampling=False
-    ),
-    "qmc": lambda s, seed, mixed: optuna.samplers.QMCSampler(
-        seed=seed, scramble=True, warn_independent_sampling=False, warn_asynchronous_seeding=False
-    ),
-}
-
-
-def _make_pruner(pruner: PrunerConfig) -> optuna.pruners.BasePruner:
-    return _PRUNERS[pruner.name](pruner)
-
-
-_PRUNERS: dict[str, Callable[[PrunerConfig], optuna.pruners.BasePruner]] = {
-    "successive_halving": lambda p: optuna.pruners.SuccessiveHalvingPruner(
-        min_resource=_of(p.min_epochs), reduction_factor=_of(p.reduction_factor)
-    ),
-    "hyperband": lambda p: optuna.pruners.HyperbandPruner(
-        min_resource=_of(p.min_epochs), reduction_factor=_of(p.reduction_factor)
-    ),
-    "median": lambda p: optuna.pruners.MedianPruner(
-        n_startup_trials=_of(p.startup_trials), n_warmup_steps=_of(p.min_epochs)
-    ),
-    "none": lambda p: optuna.pruners.NopPruner(),
-}
-
-
-def _of(option: int | None) -> int:
-    """An option of a sampler or pruner that has it."""
-    assert option is not None
-    return option

@@ -206,7 +206,7 @@ def test_the_journal_keeps_what_was_said_before_there_was_a_folder(tmp_path, cap
     assert capsys.readouterr().out == "data: cells\nsearch ended\n"
     lines = [line.split("  ", 1) for line in (tmp_path / "run.log").read_text().splitlines()]
     assert [text for _, text in lines] == ["data: cells", "only kept", "on two lines", "search ended"]
-    assert all(re.fullmatch(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d", time) for time, _ in lines)
+    assert all(re.fullmatch(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d\.\d{3}", time) for time, _ in lines)
 
 
 def test_output_that_nobody_reads_any_more_is_no_fault_of_ours():

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import sqlite3
 import subprocess
@@ -56,7 +57,8 @@ def test_the_folder_of_a_run_has_everything(finished):
     assert "Ray dashboard: http://127.0.0.1:" in printed
     assert "5/5 trials" in printed
     kept = [line.split("  ", 1)[1] for line in (run / "run.log").read_text().splitlines()]
-    assert kept == printed.splitlines()
+    assert [line for line in kept if not re.match(r"trial +\d+ epoch", line)] == printed.splitlines()
+    assert sum(line.startswith("trial   0 epoch") for line in kept) == 3
 
 
 def test_the_tables_are_the_study(finished):
@@ -188,6 +190,26 @@ def test_a_search_that_was_killed_goes_on(tmp_path, how):
         assert {epoch: trial.intermediate_values[epoch] for epoch in known} == known
     report = json.loads((run / "report.json").read_text())
     assert report["same_curve"] is True, "a trial that was cut in two gives the curve of one that was not"
+
+
+def test_two_searches_at_once_share_a_memo_and_give_what_each_gives_alone(tmp_path):
+    fixed = "[{lr: 0.01, batch_size: 8}, {lr: 0.02, batch_size: 16}]"
+    arguments = [*SMALL, "--trials", "2", "--no-report", "--set", "space.freeze_depth=blocks.5", "--set",
+                 "search.pruner=none", "--set", f"search.first={fixed}", "--out", tmp_path]  # fmt: skip
+    alone = search(*arguments, "--name", "alone", "--set", "memo.enabled=false")
+    assert alone.returncode == 0, alone.stderr
+    both = [*arguments, "--set", f"memo.folder={tmp_path / 'memo'}"]
+    with started(*both, "--name", "one") as one, started(*both, "--name", "two") as two:
+        for process in (one, two):
+            process.communicate(timeout=200)
+    results = ["trial", "epoch", "train_loss", "val_loss", "val_accuracy"]
+    tables = [pd.read_csv(tmp_path / name / "curves.csv")[results].sort_values(["trial", "epoch"]) for name in
+              ("alone", "one", "two")]  # fmt: skip
+    assert len(tables[0]) == 4
+    for table in tables[1:]:
+        assert table.to_numpy().tolist() == tables[0].to_numpy().tolist()
+    views = {file.parent.name for file in (tmp_path / "memo").glob("*/*.safetensors")}
+    assert len(views) == 3, "two views to train on and one to validate, for both searches"
 
 
 def count(run: Path, query: str) -> int:

@@ -245,3 +245,27 @@ def test_a_reader_may_open_the_study_while_it_is_created(tmp_path):
         assert seen == [[]]
         assert study.trials == []
         assert list(tmp_path.glob(".*")) == []
+
+
+@pytest.mark.parametrize(
+    "better, depths",
+    [("deep", [18, 16, 14, 12]), ("shallow", [18, 16, 14, 12, 10, 8, 6, 4, 2, 0])],
+)
+def test_deep_first_opens_stages_as_long_as_that_pays(tmp_path, better, depths):
+    space = Space((Parameter("freeze_depth", "freeze_depth", Int(0, 18)), Parameter("lr", "lr", Float(1e-4, 0.1))))
+    search = SearchConfig(trials=12, order="deep_first", pruner=PrunerConfig(name="none"))
+    study = new_study(tmp_path, search, space)
+    while (proposal := study.ask()) is not None:
+        sign = 1 if better == "deep" else -1
+        study.report(proposal.number, metrics(1, 0.5 + sign * proposal.values["freeze_depth"] / 100))
+        study.complete(proposal.number)
+    swept = [t for t in study.study.trials if "deep_first" in t.user_attrs]
+    assert [t.params["freeze_depth"] for t in swept] == depths
+    assert len({t.params["lr"] for t in swept}) == len(depths)
+    assert len(study.study.trials) == 12
+
+
+def test_deep_first_ends_in_a_space_that_is_used_up(tmp_path):
+    study = new_study(tmp_path, SearchConfig(trials=50, order="deep_first"), CHOICES)
+    assert len(run(study)) == 8
+    assert study.exhausted

@@ -23,6 +23,12 @@ def without_ray():
     assert not ray.is_initialized()
 
 
+@pytest.fixture(autouse=True)
+def slow_epochs(monkeypatch):
+    """Epochs so long that each is reported by itself."""
+    monkeypatch.setattr(trainable.trial, "_ROUND_TRIP_S", 0)
+
+
 @pytest.fixture
 def config(pictures, tmp_path):
     """Makes a trial's configuration as the search hands it over, in JSON form."""
@@ -55,18 +61,30 @@ def steps(made: ImageTrial) -> list[dict]:
     return results
 
 
+def epochs_of(results: list[dict]) -> list[dict]:
+    return [epoch for result in results for epoch in result["epochs"]]
+
+
 def clockless(results: list[dict]) -> list[dict]:
-    return [{key: value for key, value in result.items() if key not in CLOCK} for result in results]
+    return [{key: value for key, value in epoch.items() if key not in CLOCK} for epoch in epochs_of(results)]
 
 
 def test_a_step_is_an_epoch_with_all_its_metrics_and_the_last_is_done(config) -> None:
     results = steps(trial(config()))
-    assert [result["epoch"] for result in results] == [1, 2, 3]
+    assert [[epoch["epoch"] for epoch in result["epochs"]] for result in results] == [[1], [2], [3]]
     assert [result["done"] for result in results] == [False, False, True]
-    for result in results:
-        assert set(result) == {*EPOCH_METRICS, "done"}
-        assert all(isinstance(result[name], (int, float)) for name in EPOCH_METRICS)
-        assert all(0 <= result[name] <= 1 for name in EPOCH_METRICS if name.endswith(("accuracy", "f1")))
+    for metrics in epochs_of(results):
+        assert set(metrics) == set(EPOCH_METRICS)
+        assert all(isinstance(metrics[name], (int, float)) for name in EPOCH_METRICS)
+        assert all(0 <= metrics[name] <= 1 for name in EPOCH_METRICS if name.endswith(("accuracy", "f1")))
+
+
+def test_quick_epochs_are_reported_together_and_are_the_same(config, monkeypatch) -> None:
+    expected = clockless(steps(trial(config())))
+    monkeypatch.setattr(trainable.trial, "_ROUND_TRIP_S", 60)
+    (result,) = steps(trial(config("other")))
+    assert len(result["epochs"]) == 3
+    assert clockless([result]) == expected
 
 
 def test_a_trial_leaves_its_checkpoint_and_its_logits_in_its_folder_and_nothing_else(config, tmp_path) -> None:
@@ -94,7 +112,7 @@ def test_epochs_that_a_checkpoint_knows_are_told_again_and_not_trained_again(con
     told = [second.step(), second.step()]
     assert told == known  # to the second: they are the very same epochs
     assert trained == []
-    assert second.step()["epoch"] == 3
+    assert second.step()["epochs"][0]["epoch"] == 3
     assert trained == [3]
 
 
@@ -151,7 +169,7 @@ def test_a_trial_that_raises_gives_its_reason_and_leaves_its_traceback(config, t
         raise ValueError("the reason\nand more of it")
 
     monkeypatch.setattr(Training, "run_epoch", fail)
-    assert trial(config()).step() == {"failure": "ValueError: the reason", "done": True}
+    assert trial(config()).step() == {"epochs": [], "failure": "ValueError: the reason", "done": True}
     left = (tmp_path / "trial" / FAILURE_FILE).read_text()
     assert left.startswith("Traceback")
     assert left.endswith("ValueError: the reason\nand more of it\n")
@@ -161,7 +179,7 @@ def test_a_failure_in_a_later_epoch_keeps_the_earlier_ones(config, monkeypatch) 
     made = trial(config())
     made.step()
     monkeypatch.setattr(Training, "run_epoch", lambda self: 1 / 0)
-    assert made.step() == {"failure": "ZeroDivisionError: division by zero", "done": True}
+    assert made.step() == {"epochs": [], "failure": "ZeroDivisionError: division by zero", "done": True}
     monkeypatch.undo()
     assert clockless(steps(trial(config()))) == clockless(steps(trial(config("straight"))))
 
@@ -182,7 +200,7 @@ def test_an_epoch_whose_last_step_diverges_is_never_reported(config, metric) -> 
     settings = config(lr=1e38, batch_size=1000, epochs=1, freeze_depth=0)
     settings["settings"]["metric"] = metric
     (result,) = steps(trial(settings))
-    assert set(result) == {"failure", "done"}
+    assert result["epochs"] == []
     assert result["failure"].startswith("NonFiniteLossError: the validation loss became ")
 
 
@@ -235,12 +253,12 @@ def test_the_command_trains_and_prints_its_epochs(command, capsys) -> None:
 
 
 def test_the_command_gives_what_a_trial_gives(command, config, capsys) -> None:
-    result = steps(trial(config(epochs=1)))[0]
+    (result,) = epochs_of(steps(trial(config(epochs=1))))
     assert command("--set", "epochs=1", "--set", "freeze_depth=3", "--set", "lr=0.05", "--set", "batch_size=8") == 0
     printed = capsys.readouterr().out.splitlines()[0].split()
     given = dict(zip(printed[::2], printed[1::2], strict=True))
     assert {k: v for k, v in given.items() if k not in CLOCK} == {
-        k: f"{v:.4g}" for k, v in result.items() if k not in (*CLOCK, "done")
+        k: f"{v:.4g}" for k, v in result.items() if k not in CLOCK
     }
 
 

@@ -6,6 +6,7 @@ convolution here: the statistics of a frozen BatchNorm do not move (Jacob et al.
 """
 
 import copy
+import functools
 import hashlib
 import platform
 from collections import Counter
@@ -74,9 +75,9 @@ class FrozenPass:
         """From activations behind ``start`` stages (0: views) ``[B ≤ CANONICAL_BATCH, …]`` to those behind ``stop``,
         or, for ``stop`` 0, to the network's input in float32."""
         if stop == 0:
-            return self.backbone.preprocessing.normalise(x.to(self.device))
+            return self.backbone.preprocessing.normalise(_moved(x, self.device))
         count = len(x)
-        x = functional.pad(x, (0, 0) * (x.ndim - 1) + (0, CANONICAL_BATCH - count)).to(self.device)
+        x = _moved(functional.pad(x, (0, 0) * (x.ndim - 1) + (0, CANONICAL_BATCH - count)), self.device)
         with torch.no_grad():
             x = self.backbone.preprocessing.normalise(x, self.dtype) if start == 0 else laid_out(x)
             for number in range(start, stop):
@@ -101,7 +102,7 @@ class FrozenPass:
             str(self.dtype),
             _hardware(self.device),
             torch.get_num_threads(),
-            [version(package) for package in ("torch", "torchvision", "timm", "pillow")],
+            _versions(),
             [record.digest for record in records],
         )
         return hashlib.sha256(repr(parts).encode()).hexdigest()[:32]
@@ -110,6 +111,11 @@ class FrozenPass:
 def laid_out(x: torch.Tensor) -> torch.Tensor:
     """One memory layout for all, whether computed or read: kernels, and so the last bits, depend on it."""
     return x.contiguous(memory_format=torch.channels_last if x.ndim == 4 else torch.contiguous_format)
+
+
+def _moved(x: torch.Tensor, device: torch.device) -> torch.Tensor:
+    """To a GPU by way of pinned memory, from which it copies while the CPU goes on."""
+    return x.pin_memory().to(device, non_blocking=True) if device.type == "cuda" and not x.is_cuda else x.to(device)
 
 
 def _frozen(stage: Stage, dtype: torch.dtype) -> nn.Module:
@@ -150,6 +156,12 @@ def _foldable(graph: fx.GraphModule) -> list[tuple[str, str]]:
     return found
 
 
+@functools.cache
+def _versions() -> tuple[str, ...]:
+    return tuple(version(package) for package in ("torch", "torchvision", "timm", "pillow"))
+
+
+@functools.cache
 def _hardware(device: torch.device) -> str:
     """The model of what computes: others have other kernels, and give other last bits."""
     if device.type == "cuda":
@@ -165,14 +177,22 @@ def _cpu_model() -> str:
     return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), platform.machine())
 
 
-_kept_images: dict[str, torch.Tensor] = {}
+class _DecodedImages:
+    """Images as they were read, as long as there is room for more."""
+
+    def __init__(self, room: int) -> None:
+        self._images: dict[str, torch.Tensor] = {}
+        self._room = room
+
+    def __call__(self, record: Record) -> torch.Tensor:
+        """uint8 ``[3, h, w]``."""
+        image = self._images.get(record.digest)
+        if image is None:
+            image = read_same_image(record.path, record.digest)
+            if image.nbytes <= self._room:
+                self._images[record.digest] = image
+                self._room -= image.nbytes
+        return image
 
 
-def _decoded(record: Record) -> torch.Tensor:
-    """The image, uint8 ``[3, h, w]``."""
-    image = _kept_images.get(record.digest)
-    if image is None:
-        image = read_same_image(record.path, record.digest)
-        if sum(kept.nbytes for kept in _kept_images.values()) + image.nbytes <= _DECODED_BYTES:
-            _kept_images[record.digest] = image
-    return image
+_decoded = _DecodedImages(_DECODED_BYTES)

@@ -2,6 +2,7 @@
 
 import hashlib
 import math
+import os
 import time
 from pathlib import Path
 from typing import Any
@@ -37,6 +38,8 @@ class Training:
         self.history: list[dict[str, float]] = []
         """The metrics of each epoch so far."""
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        if self.device.type == "cuda":
+            _make_deterministic()
         self.depth = backbone.depth(train.freeze_depth)
         backbone.reset(self.depth, _derive_seed(settings.seed, train.seed, "head"))
         backbone.model.to(self.device)
@@ -131,6 +134,13 @@ class Training:
             self.backbone.model.load_state_dict(state["model"], strict=False)
             self._optimizer.load_state_dict(state["optimizer"])
             self._schedule.load_state_dict(state["schedule"])
+
+
+def _make_deterministic() -> None:
+    """On a GPU some operations have faster variants whose last bits differ from run to run."""
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    torch.backends.cudnn.benchmark = False
 
 
 def _make_optimizer(settings: TrialSettings, parameters: list[torch.nn.Parameter]) -> torch.optim.Optimizer:

@@ -8,6 +8,7 @@ import functools
 import os
 import sys
 import tempfile
+import time
 import traceback
 from pathlib import Path
 from typing import Any
@@ -25,14 +26,17 @@ from trainable.training import Training
 
 FAILURE_FILE = "failure.txt"
 
+_ROUND_TRIP_S = 0.2
+"""What a report to the study costs, with all that Ray does for it, is small beside so many seconds."""
+
 
 class ImageTrial(tune.Trainable):
     """Glue between Ray Tune and `Training`.
 
     ``config`` is ``{"settings": …, "resources": …}``: a `TrialSettings` in JSON form, and Ray's shares.
 
-    An exception of the trial's own ends it with a result that has ``failure`` (the reason, one line) in place of
-    metrics, and leaves the traceback in its folder; so only lost workers are Ray's to try again, and those go on from
+    An exception of the trial's own ends it with a result that has ``failure`` (the reason, one line) beside the last
+    epochs, and leaves the traceback in its folder; so only lost workers are Ray's to try again, and those go on from
     the trial's last checkpoint.
     """
 
@@ -52,12 +56,19 @@ class ImageTrial(tune.Trainable):
         return True
 
     def step(self) -> dict[str, Any]:
-        """One epoch; or, where a checkpoint knows more epochs than were reported yet, the next of those."""
+        """The next epoch's metrics, in a list; or those of several epochs, where they take a fraction of a second, as
+        Ray's round trip would take longer than they do. A checkpoint may know epochs that were not reported yet.
+        """
+        epochs: list[dict[str, float]] = []
+        began = time.monotonic()
         try:
-            metrics = self._next_epoch()
+            while True:
+                epochs.append(self._next_epoch())
+                done = self._given >= self._settings.train.epochs
+                if done or time.monotonic() - began >= _ROUND_TRIP_S:
+                    return {"epochs": epochs, "done": done}
         except Exception as error:
-            return {"failure": self._record(error), "done": True}
-        return {**metrics, "done": self._given >= self._settings.train.epochs}
+            return {"epochs": epochs, "failure": self._record(error), "done": True}
 
     def _next_epoch(self) -> dict[str, float]:
         if self._training is None:

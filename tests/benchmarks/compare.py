@@ -16,6 +16,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -42,7 +43,7 @@ def main() -> None:
     images = images_of(options.data)
     cores = len(os.sched_getaffinity(0))
     print(f"{images}\n{cores} cores, {options.epochs} epochs, {options.precision}\n", flush=True)
-    print(f"{'list':<9} {'trials':>6} {'plain s':>18} {'ours s':>7} {'ratio':>6} {'warm s':>7} {'bound s':>8} {'ours/bound':>10}"
+    print(f"{'list':<9} {'trials':>6} {'plain s':>18} {'ours s':>7} {'ratio':>6} {'warm s':>7} {'1st epoch s':>11} {'bound s':>8} {'ours/bound':>10}"
           f" {'driver MB':>9} {'trial MB':>8} {'plain trial MB':>14}", flush=True)  # fmt: skip
     head: dict[int, float] = {}
     for name in options.lists:
@@ -58,7 +59,7 @@ def main() -> None:
                 bound = pool.apply(bound_seconds, (images, named, options.epochs, options.precision, cores))
             scaled = plain["start"] + (plain["seconds"] - plain["start"]) * count / plain["trials"]
             how = f"{scaled:.0f}" + (f" ({plain['trials']} run)" if plain["trials"] < count else "")
-            print(f"{name:<9} {count:>6} {how:>18} {ours['cold']:>7.1f} {scaled / ours['cold']:>6.1f} {ours['warm']:>7.1f} "
+            print(f"{name:<9} {count:>6} {how:>18} {ours['cold']:>7.1f} {scaled / ours['cold']:>6.1f} {ours['warm']:>7.1f} {ours['warm first']:>11.1f} "
                   f"{bound:>8.1f} {ours['cold'] / bound:>10.2f} {ours['driver']:>9.0f} {ours['trial']:>8.0f} "
                   f"{plain['trial']:>14.0f}", flush=True)  # fmt: skip
     if len(head) == 2:
@@ -115,9 +116,20 @@ def run_ours(options: argparse.Namespace, trials: list[dict[str, Any]], seeds: i
             command = [sys.executable, "-m", "search.run", "--space", str(file), "--out", scratch, "--name", name]
             found[name], memory, _ = watch([*command, "--no-report"], scratch)
             found = {**memory, **found}
+            found[f"{name} first"] = seconds_to_first_epoch(Path(scratch) / name / "run.log")
             table = (Path(scratch) / name / "trials.csv").read_text()
             assert table.count("COMPLETE") == len(first), table
     return found
+
+
+def seconds_to_first_epoch(log: Path) -> float:
+    """From Ray being up to the end of the first epoch of any trial."""
+    times = {}
+    for line in log.read_text().splitlines():
+        when, said = line.split("  ", 1)
+        name = "up" if said.startswith("running ") else "epoch" if " epoch " in said else ""
+        times.setdefault(name, datetime.fromisoformat(when))
+    return (times["epoch"] - times["up"]).total_seconds()
 
 
 def watch(command: list[str], scratch: str) -> tuple[float, dict[str, float], str]:
@@ -128,9 +140,9 @@ def watch(command: list[str], scratch: str) -> tuple[float, dict[str, float], st
     with open(Path(scratch) / "output", "w+") as output:
         process = subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT, text=True, cwd=HERE.parent.parent)
         while process.poll() is None:
-            peak["driver"] = max(peak["driver"], _pss(process.pid))
-            for pid in _trials_below(process.pid):
-                peak["trial"] = max(peak["trial"], _pss(pid))
+            peak["driver"] = max(peak["driver"], memory_of(process.pid, "Pss"))
+            for pid in trials_below(process.pid):
+                peak["trial"] = max(peak["trial"], memory_of(pid, "Pss"))
             try:
                 process.wait(1)
             except subprocess.TimeoutExpired:
@@ -143,7 +155,7 @@ def watch(command: list[str], scratch: str) -> tuple[float, dict[str, float], st
     return seconds, peak, text
 
 
-def _trials_below(top: int) -> list[int]:
+def trials_below(top: int) -> list[int]:
     """Ray's worker processes that run a trial, among the descendants of ``top``."""
     children: dict[int, list[int]] = {}
     for stat in Path("/proc").glob("[0-9]*/stat"):
@@ -167,13 +179,14 @@ def _name(pid: int) -> str:
         return ""
 
 
-def _pss(pid: int) -> float:
-    """Proportional set size in MB: memory that processes share counts once among them."""
+def memory_of(pid: int, kind: str) -> float:
+    """MB of a process: ``Pss``, the proportional set size, in which memory that processes share counts once among them;
+    or ``Pss_Anon``, the part of it that no file stands behind."""
     try:
         lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
     except OSError:
         return 0.0
-    return next((int(line.split()[1]) / 1024 for line in lines if line.startswith("Pss:")), 0.0)
+    return next((int(line.split()[1]) / 1024 for line in lines if line.startswith(f"{kind}:")), 0.0)
 
 
 if __name__ == "__main__":
