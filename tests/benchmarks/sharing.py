@@ -16,6 +16,7 @@ from typing import Any
 import torch
 from bound import images_of
 
+from trainable.allocator import keep_freed_memory
 from trainable.backbone import load_backbone
 from trainable.frozen import FrozenPass
 from trainable.memo import Memo
@@ -56,6 +57,7 @@ def run(images: Any, precision: str, count: int) -> float:
 def read_a_view(images: Any, precision: str, folder: Path, barrier: Any) -> None:
     """What an epoch of a trial that trains the head does first."""
     torch.set_num_threads(1)
+    keep_freed_memory()
     backbone = load_backbone("tf_efficientnet_lite0", "pretrained", 2)
     depth = backbone.depth("all")
     backbone.reset(depth, 0)
