@@ -10,7 +10,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from search.run import guard
+from search.guard import guard
 from trainable.errors import InputError
 
 if TYPE_CHECKING:

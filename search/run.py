@@ -6,7 +6,6 @@ python -m search.run --space default.yaml
 import argparse
 import json
 import math
-import os
 import re
 import sys
 import time
@@ -17,6 +16,7 @@ from typing import TYPE_CHECKING
 
 from search.config import Config, find_config, load_config
 from search.duration import seconds
+from search.guard import guard
 from trainable.errors import InputError
 
 if TYPE_CHECKING:
@@ -31,24 +31,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     where nobody reads the output any more."""
     options = _parser().parse_args(arguments)
     return guard(lambda: _run(options), options.debug)
-
-
-def guard(command: Callable[[], int], debug: bool) -> int:
-    """Run a command; a user's mistake becomes one message and exit code 2, with a traceback only under ``debug``."""
-    try:
-        return command()
-    except InputError as error:
-        if debug:
-            raise
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    except BrokenPipeError:  # as by "| head"; what is still in the buffer goes nowhere
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 141
-    except KeyboardInterrupt:
-        if debug:
-            raise
-        return 130
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -15,7 +15,7 @@ def keep_freed_memory() -> None:
     """Let tensors reuse the memory of those before them.
 
     By default glibc maps every tensor above 32 MB anew and unmaps it when it is freed, so the kernel clears its pages
-    each time: on two CPU cores that was most of the time of a frozen pass (README, "Speed"). From now on freed memory,
+    each time: on two CPU cores that was two thirds of the time of a frozen pass. From now on freed memory,
     up to a gigabyte of it, stays with this process. Elsewhere than under glibc this does nothing.
     """
     if sys.platform == "linux":
