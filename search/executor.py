@@ -50,11 +50,12 @@ class Execution:
 
     def finish(self, number: int, result: dict[str, Any] | None) -> None:
         """Tell the study how a trial ended; ``result`` is Tune's last for it, None when its worker was lost."""
+        stopped = number in self.pruned  # Tune calls a stopped trial's last result done, too
         last = None
-        if result is not None and result.get("done"):  # such a result Tune does not show to the scheduler
+        if not stopped and result is not None and result.get("done"):  # such a result the scheduler is not shown
             self.report(number, result)
             last = result["epochs"][-1]["epoch"] if result["epochs"] else None
-        if self.pruned.get(number, last) != last:
+        if stopped or self.pruned.get(number, last) != last:
             self.study.prune(number, "pruned")
             self.notify("pruned", number, {})
         elif result is not None and "failure" in result:

@@ -73,6 +73,7 @@ def test_the_tables_are_the_study(finished):
         assert row["epochs"] == len(trial.intermediate_values)
         assert {name: row[name] for name in trial.params} == trial.params
         assert (curves["trial"] == trial.number).sum() == len(trial.intermediate_values)
+    assert (trials.loc[trials["state"] == "COMPLETE", "epochs"] == 3).all(), "what was stopped early is PRUNED"
     best = trials[trials["state"] == "COMPLETE"].sort_values("value").iloc[-1]
     assert study.best_trial.number == best["trial"]
 

@@ -9,6 +9,7 @@ import pytest
 from optuna.trial import TrialState
 
 from search.config import PrunerConfig, SamplerConfig, SearchConfig
+from search.executor import Execution
 from search.method import PrunerConfig as Pruner
 from search.space import Categorical, Float, Int, Parameter, Space
 from search.study import TIE_BREAK, FirstTrial, Study, open_study, ranked_value, real_trials
@@ -269,3 +270,27 @@ def test_deep_first_ends_in_a_space_that_is_used_up(tmp_path):
     study = new_study(tmp_path, SearchConfig(trials=50, order="deep_first"), CHOICES)
     assert len(run(study)) == 8
     assert study.exhausted
+
+
+@pytest.mark.parametrize(
+    ("told", "state"),
+    [
+        ([([1], False), ([2], True)], "PRUNED"),  # Tune calls the last result of a trial that it stopped done
+        ([([1, 2, 3], True)], "PRUNED"),  # the pruner says stop behind the second of three
+        ([([1, 2], True)], "COMPLETE"),  # behind the last there is nothing to stop
+    ],
+)
+def test_a_trial_that_the_pruner_stopped_is_pruned_and_one_at_its_end_is_complete(tmp_path, told, state, monkeypatch):
+    study = new_study(tmp_path, SearchConfig(trials=1))
+    number = study.ask().number
+    record = study.report
+    monkeypatch.setattr(study, "report", lambda n, m, node="": record(n, m, node) or m["epoch"] == 2)
+    execution = Execution(study, lambda proposal: {}, 1, lambda *event: None)
+    for epochs, done in told:
+        result = {"epochs": [metrics(epoch, 0.5) for epoch in epochs], "done": done}
+        if len(told) > 1:
+            execution.report(number, result)  # as the scheduler does with what is not done by itself
+    execution.finish(number, result)
+    (trial,) = study.study.trials
+    assert trial.state.name == state
+    assert list(trial.intermediate_values) == [1, 2]
