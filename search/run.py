@@ -153,10 +153,10 @@ def _search(folder: Path, plan: "Plan", options: argparse.Namespace, say: "Journ
     with ray_cluster(plan.config.resources, options.address, say) as cluster:
         say(f"running {search.trials} trials, {cluster.concurrency} at a time; results go to {folder}")
         progress = Progress(search.trials, search.metric, study.counts(), note=say.note)
+        began = (folder / CONFIG).stat().st_mtime
 
         def make_settings(proposal: "Proposal") -> "TrialSettings":
             own = trial_folder(folder, proposal.number)
-            began = (folder / CONFIG).stat().st_mtime
             return write_settings(plan.settings(proposal, folder / IMAGES, own, cluster.threads, began))
 
         def write() -> None:

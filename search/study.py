@@ -62,7 +62,7 @@ class Study:
         self.study, self._space, self._search, self._first = study, space, search, first
         self._handles: dict[int, optuna.Trial] = {}
         self._known: dict[int, set[int]] = {}
-        """Of each trial, the epochs that the study has."""
+        """Of each trial in ``_handles``, the epochs that the study has."""
         self._interrupted = [t.number for t in self._trials(TrialState.RUNNING)]
         self.exhausted = False
         """Whether every configuration of a finite space has been proposed."""
@@ -94,7 +94,7 @@ class Study:
         An epoch that is known already is not recorded again.
         """
         trial, epoch = self._handles[number], int(metrics["epoch"])
-        known = self._known.setdefault(number, set(self._frozen(number).intermediate_values))
+        known = self._known[number]
         if epoch in known:
             return False
         if not known:
@@ -164,6 +164,7 @@ class Study:
     def _again(self, number: int) -> Proposal:
         frozen = self._frozen(number)
         trial = self._handles[number] = optuna.Trial(self.study, frozen._trial_id)
+        self._known[number] = set(frozen.intermediate_values)
         # What the trial was given before is returned again; the rest, had the crash come in between, is chosen now.
         return Proposal(number, self._space.suggest(trial), len(frozen.intermediate_values))
 
@@ -186,7 +187,7 @@ class Study:
             trial.set_user_attr("duplicate_of", twin)
             self.study.tell(trial, state=TrialState.FAIL)
             return None
-        self._handles[trial.number] = trial
+        self._handles[trial.number], self._known[trial.number] = trial, set()
         return Proposal(trial.number, values)
 
     def _enqueue(self, seen: Mapping[Any, int]) -> None:

@@ -26,7 +26,7 @@ def store_in(folder, budget=10 * SIZE, since=0.0) -> BlockStore:
 
 def save(store, key, count, first=0) -> int:
     """Save blocks; how many found room."""
-    with store.open(key, {"data": key}) as shelf:
+    with store.open(key, lambda: {"data": key}) as shelf:
         return sum(shelf.save(0, block, BLOCK + block) for block in range(first, first + count))
 
 
@@ -45,7 +45,7 @@ def bytes_in(folder) -> int:
 
 def test_what_was_saved_is_loaded(tmp_path) -> None:
     for kind in (torch.float32, torch.bfloat16, torch.uint8):
-        with store_in(tmp_path).open(str(kind), {}) as shelf:
+        with store_in(tmp_path).open(str(kind), lambda: {}) as shelf:
             x = torch.randint(255, (3, 4, 5)).to(kind)
             assert shelf.save(2, 7, x)
             assert shelf.has(2, 7)
@@ -59,7 +59,7 @@ def test_the_budget_holds_and_the_least_recently_used_goes_first(tmp_path) -> No
     for number, key in enumerate(("a", "b", "c")):
         assert save(store, key, 3) == 3
         os.utime(tmp_path / key / "about.json", (1000 + number, 1000 + number))
-    with store.open("a", {}):
+    with store.open("a", lambda: {}):
         pass  # a is the last used now
     os.utime(tmp_path / "a" / "about.json", (1010, 1010))
     old = store_in(tmp_path, since=2000)
@@ -78,7 +78,7 @@ def test_what_was_used_since_the_search_began_stays(tmp_path) -> None:
 def test_what_is_in_use_stays(tmp_path) -> None:
     store = store_in(tmp_path, budget=5 * SIZE, since=time.time() + 60)
     save(store, "a", 3)
-    with store.open("a", {}) as shelf:
+    with store.open("a", lambda: {}) as shelf:
         assert save(store, "b", 3) == 2
         assert shelf.load(0, 0) is not None
     assert save(store_in(tmp_path, budget=5 * SIZE, since=time.time() + 60), "b", 3) == 3
@@ -101,7 +101,7 @@ def test_a_ledger_that_is_no_number_is_written_anew(tmp_path) -> None:
 def _save_for_ever(folder) -> None:
     chance = random.Random(os.getpid())
     while True:
-        with BlockStore(folder, 10 * SIZE, time.time() + 60).open(f"key{chance.randrange(3)}", {}) as shelf:
+        with BlockStore(folder, 10 * SIZE, time.time() + 60).open(f"key{chance.randrange(3)}", lambda: {}) as shelf:
             if shelf is not None:
                 block = chance.randrange(5)
                 shelf.save(0, block, BLOCK + block)
@@ -136,7 +136,7 @@ def test_processes_that_are_killed_at_any_moment_leave_nothing_half_done(tmp_pat
     assert most <= 10 * SIZE
     found = 0
     for key in range(3):
-        with store_in(tmp_path).open(f"key{key}", {}) as shelf:
+        with store_in(tmp_path).open(f"key{key}", lambda: {}) as shelf:
             for block in range(5):
                 x = shelf.load(0, block)
                 assert x is None or torch.equal(x, BLOCK + block)
@@ -164,12 +164,12 @@ def test_a_full_disk_is_no_room(tmp_path) -> None:
         store = store_in(disk / "memo", budget=2**30)
         saved = save(store, "a", 20)
         assert 5 <= saved < 20
-        with store_in(disk / "memo", budget=2**30).open("a", {}) as shelf:
+        with store_in(disk / "memo", budget=2**30).open("a", lambda: {}) as shelf:
             for block in range(saved):
                 assert torch.equal(shelf.load(0, block), BLOCK + block)
             assert not list(disk.rglob("*.part"))
         (disk / "filler").write_bytes(bytes(shutil.disk_usage(disk).free))
-        with store_in(disk / "memo", budget=2**30).open("b", {}) as shelf:
+        with store_in(disk / "memo", budget=2**30).open("b", lambda: {}) as shelf:
             assert shelf is None or not shelf.save(0, 0, BLOCK)
 
 
@@ -177,5 +177,5 @@ def test_a_folder_that_cannot_be_written_is_no_room(tmp_path) -> None:
     if os.geteuid() == 0:
         pytest.skip("root may write everywhere")
     tmp_path.chmod(0o500)
-    with store_in(tmp_path / "memo").open("a", {}) as shelf:
+    with store_in(tmp_path / "memo").open("a", lambda: {}) as shelf:
         assert shelf is None

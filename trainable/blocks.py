@@ -15,7 +15,7 @@ import os
 import shutil
 import time
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -60,8 +60,12 @@ class BlockStore:
         self._refused = -math.inf
 
     @contextmanager
-    def open(self, key: str, about: Mapping[str, Any]) -> Iterator["Shelf | None"]:
-        """Use the view ``key``, which is not removed meanwhile; None where the folder cannot be used."""
+    def open(self, key: str, about: Callable[[], Mapping[str, Any]]) -> Iterator["Shelf | None"]:
+        """Use the view ``key``, which is not removed meanwhile; None where the folder cannot be used.
+
+        Args:
+            about: what it is made of, in words; asked for only where the view is new.
+        """
         with contextlib.ExitStack() as stack:
             try:
                 self._prepare(key, about, stack)
@@ -73,7 +77,7 @@ class BlockStore:
                 shelf = Shelf(self, self.folder / key)
             yield shelf
 
-    def _prepare(self, key: str, about: Mapping[str, Any], stack: contextlib.ExitStack) -> None:
+    def _prepare(self, key: str, about: Callable[[], Mapping[str, Any]], stack: contextlib.ExitStack) -> None:
         folder = self.folder / key
         while True:
             folder.mkdir(parents=True, exist_ok=True)
@@ -85,7 +89,7 @@ class BlockStore:
             if _still_at(stream, folder / _USE):
                 break
         if not (folder / _ABOUT).exists():
-            _write_whole(folder / _ABOUT, json.dumps(about))
+            _write_whole(folder / _ABOUT, json.dumps(about()))
         os.utime(folder / _ABOUT)
 
     def views(self) -> list[StoredView]:

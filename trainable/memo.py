@@ -48,7 +48,7 @@ class Memo:
         if self._store is None:
             yield from self._in_order(records, view, order, [])
             return
-        with self._store.open(self._frozen.key(records, view), self._about(records, view)) as shelf:
+        with self._store.open(self._frozen.key(records, view), lambda: self._about(records, view)) as shelf:
             yield from self._in_order(records, view, order, self._blocks(shelf, records, view) if shelf else [])
 
     def _in_order(
@@ -102,14 +102,15 @@ class Memo:
         while missing:
             left = []
             for i in missing:
-                blocks[i] = shelf.load(self._shelved, i)
-                if blocks[i] is None:
+                if not shelf.has(self._shelved, i):
                     with shelf.claim(i) as mine:
                         if mine and not self._provide(shelf, i, groups[i], view):
                             return blocks
+                blocks[i] = shelf.load(self._shelved, i)
+                if blocks[i] is None:  # another process is at work on it, or it was damaged
                     left.append(i)
-            if left == missing:
-                time.sleep(0.01)  # others are at work on all that is missing
+            if left and left == missing:
+                time.sleep(0.01)
             missing = left
         return blocks
 
