@@ -28,8 +28,7 @@ class Execution:
         self.study, self.make_config, self.concurrency, self.notify = study, make_config, concurrency, notify
         self.running: dict[str, int] = {}
         """Tune's trial ids and the numbers of their trials in the study."""
-        self.pruned: dict[int, int] = {}
-        """Trials that the pruner stopped, and the epochs behind which it did."""
+        self.pruned: set[int] = set()
         self.stopping = False
         self.unfinished: list[int] = []
         """Trials that were cut off when the whole search was told to stop."""
@@ -38,24 +37,26 @@ class Execution:
         return (object, ())
 
     def report(self, number: int, result: dict[str, Any]) -> bool:
-        """Record the epochs of a result, up to the one behind which the trial must stop; whether it must."""
-        for epoch in result.get("epochs", ()):
+        """Record the epochs of a result, up to the one behind which the trial must stop; whether it must. Behind the
+        last epoch of a trial that is done there is nothing to stop."""
+        epochs = result.get("epochs", ())
+        for epoch in epochs:
             if number in self.pruned:
                 break
             metrics = {name: epoch[name] for name in EPOCH_METRICS}
-            if self.study.report(number, metrics, node=result.get("hostname", "")):
-                self.pruned[number] = int(metrics["epoch"])
+            stop = self.study.report(number, metrics, node=result.get("hostname", ""))
+            if stop and not (result.get("done") and epoch is epochs[-1]):
+                self.pruned.add(number)
             self.notify("epoch", number, metrics)
         return number in self.pruned
 
     def finish(self, number: int, result: dict[str, Any] | None) -> None:
         """Tell the study how a trial ended; ``result`` is Tune's last for it, None when its worker was lost."""
-        stopped = number in self.pruned  # Tune calls a stopped trial's last result done, too
-        last = None
-        if not stopped and result is not None and result.get("done"):  # such a result the scheduler is not shown
+        # Tune does not show the scheduler the result of a trial that says it is done; and it calls the last result of a
+        # trial that was stopped done, too, which was reported then.
+        if number not in self.pruned and result is not None and result.get("done"):
             self.report(number, result)
-            last = result["epochs"][-1]["epoch"] if result["epochs"] else None
-        if stopped or self.pruned.get(number, last) != last:
+        if number in self.pruned:
             self.study.prune(number, "pruned")
             self.notify("pruned", number, {})
         elif result is not None and "failure" in result:

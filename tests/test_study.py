@@ -288,8 +288,8 @@ def test_a_trial_that_the_pruner_stopped_is_pruned_and_one_at_its_end_is_complet
     execution = Execution(study, lambda proposal: {}, 1, lambda *event: None)
     for epochs, done in told:
         result = {"epochs": [metrics(epoch, 0.5) for epoch in epochs], "done": done}
-        if len(told) > 1:
-            execution.report(number, result)  # as the scheduler does with what is not done by itself
+        if len(told) > 1:  # as Tune does: not done by itself, so the scheduler is asked, which says stop
+            execution.report(number, result | {"done": False})
     execution.finish(number, result)
     (trial,) = study.study.trials
     assert trial.state.name == state
