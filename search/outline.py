@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import torch
 
 from search.config import Config
-from search.plan import Plan, describe_values, memo_budget, memo_folder
+from search.plan import Plan, describe_values, memo_folder
 from search.resources import share_out
 from trainable.backbone import Backbone
 from trainable.images import ImageSet
@@ -64,7 +64,7 @@ def _shelf_table(plan: Plan, backbone: Backbone) -> Iterator[str]:
     if not memo.enabled:
         yield "memo        off: every trial computes its frozen stages anew"
         return
-    yield f"memo        {memo_folder(memo)}, at most {format_bytes(memo_budget(memo))}; activations kept:"
+    yield f"memo        {memo_folder(memo)}, at most {format_bytes(plan.memo_budget)}; activations kept:"
     yield f"  {'freeze_depth':>12}  {'kept':<5} {'takes':>10}  why"
     for shelf in sorted(plan.shelves[backbone.name], key=lambda shelf: shelf.depth):
         kept = "yes" if shelf.kept else "no"

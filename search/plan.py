@@ -45,6 +45,8 @@ class Plan:
     first: tuple[FirstTrial, ...]
     shelves: Mapping[str, tuple[Shelf, ...]]
     """Of each backbone, the depths whose activations are kept, or could be."""
+    memo_budget: int
+    """Bytes that the memo may take: decided once, since the memo itself takes of the free disk."""
     notes: tuple[str, ...]
     """What the user should be told before it starts."""
 
@@ -76,7 +78,7 @@ class Plan:
         if not memo.enabled:
             return None
         kept = tuple(sorted(shelf.depth for shelf in self.shelves[backbone] if shelf.kept))
-        return MemoSettings(folder=memo_folder(memo), budget=memo_budget(memo), kept=kept, since=since)
+        return MemoSettings(folder=memo_folder(memo), budget=self.memo_budget, kept=kept, since=since)
 
 
 def make_plan(config: Config, say: Say) -> Plan:
@@ -111,18 +113,16 @@ def plan_for(config: Config, images: ImageSet, say: Say) -> Plan:
     _check_batch_sizes(config, space, len(images.split("train")))
     config = _with_precision(config)
     first = _first_trials(config, space, backbones, notes)
-    shelves = {name: _choose_shelves(config, images, backbone, space) for name, backbone in backbones.items()}
-    return Plan(config, images, backbones, space, first, shelves, tuple(notes))
+    budget = config.memo.budget
+    if budget is None:
+        budget = default_budget(memo_folder(config.memo))
+    shelves = {name: _choose_shelves(config, images, backbone, space, budget) for name, backbone in backbones.items()}
+    return Plan(config, images, backbones, space, first, shelves, budget, tuple(notes))
 
 
 def memo_folder(memo: MemoConfig) -> Path:
     """Where the memo lies."""
     return Path(memo.folder).expanduser().resolve() if memo.folder is not None else cache_folder() / MEMO
-
-
-def memo_budget(memo: MemoConfig) -> int:
-    """The bytes that it may take."""
-    return memo.budget if memo.budget is not None else default_budget(memo_folder(memo))
 
 
 def describe_values(values: Mapping[str, Any]) -> str:
@@ -159,7 +159,9 @@ def _with_precision(config: Config) -> Config:
     return config.model_copy(update={"train": config.train.model_copy(update={"precision": precision})})
 
 
-def _choose_shelves(config: Config, images: ImageSet, backbone: Backbone, space: Space) -> tuple[Shelf, ...]:
+def _choose_shelves(
+    config: Config, images: ImageSet, backbone: Backbone, space: Space, budget: int
+) -> tuple[Shelf, ...]:
     train = config.train
     depths = [
         depth
@@ -171,7 +173,7 @@ def _choose_shelves(config: Config, images: ImageSet, backbone: Backbone, space:
     views = kinds * (train.views or train.epochs)
     count = len(images.split("train")) * views + len(images.split("val"))
     size = PRECISIONS[train.precision].itemsize
-    return choose_shelves(backbone, [int(depth) for depth in depths], count, size, memo_budget(config.memo))
+    return choose_shelves(backbone, [int(depth) for depth in depths], count, size, budget)
 
 
 def _check_fixed_depth(config: Config, backbones: Mapping[str, Backbone]) -> None:
