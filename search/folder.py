@@ -1,6 +1,5 @@
 """The folder of a run: where each thing lies, and what is written there before the first trial."""
 
-import fcntl
 import os
 import sys
 from collections.abc import Iterator
@@ -14,6 +13,7 @@ import yaml
 from search.config import Config
 from search.plan import Plan
 from trainable.errors import InputError
+from trainable.lock import take_lock
 from trainable.settings import TrialSettings
 
 CONFIG, IMAGES, STUDY, SETTINGS, LOG = "config.yaml", "images.csv", "study.db", "settings.json", "run.log"
@@ -32,15 +32,13 @@ def holding(run: Path) -> Iterator[None]:
         InputError: one is at work on it.
     """
     with open(run / _LOCK, "a+") as stream:
-        try:
-            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
+        if not take_lock(stream):
             stream.seek(0)
             holder = stream.read().strip()
             raise InputError(
                 f"a run can be searched or reported on by one process at a time, and process {holder} is at work on "
                 f"{run}: wait for it, or stop it"
-            ) from error
+            )
         stream.truncate(0)
         stream.write(str(os.getpid()))
         stream.flush()

@@ -27,7 +27,7 @@ def write_page(
     file: Path,
     title: str,
     verdict: Sequence[str],
-    facts: Mapping[str, str],
+    facts: Mapping[str, object],
     steps: Sequence[tuple[str, str]],
     figures: Sequence[Figure],
     trials: pd.DataFrame,
@@ -63,8 +63,10 @@ def _escape(text: object) -> str:
     return html.escape(str(text).encode("utf-8", "replace").decode("utf-8"))
 
 
-def _facts(facts: Mapping[str, str]) -> str:
-    rows = "\n".join(f"<tr><th scope='row'>{_escape(k)}</th><td>{_escape(v)}</td></tr>" for k, v in facts.items())
+def _facts(facts: Mapping[str, object]) -> str:
+    rows = "\n".join(
+        f"<tr><th scope='row'>{_escape(k)}</th><td>{_escape(_cell(v))}</td></tr>" for k, v in facts.items()
+    )
     return f"<table class='facts'><tbody>\n{rows}\n</tbody></table>" if facts else ""
 
 

@@ -130,7 +130,7 @@ def _write_page(folder: Path, out: Path, run: "Run", config: "Config", made: "Re
         out / "figures",
     )
     record = config.record or {}
-    facts = {
+    facts: dict[str, object] = {
         "data": str(record.get("data", made.images.source)),
         "classes": ", ".join(made.images.classes),
         "images": ", ".join(f"{split} {len(made.images.split(split)):,}" for split in ("train", "val", "test")),
@@ -138,7 +138,7 @@ def _write_page(folder: Path, out: Path, run: "Run", config: "Config", made: "Re
         "validation accuracy": str(verdict.val),
         **({"test accuracy": str(verdict.test)} if verdict.test else {}),
         "trained for": f"{made.epochs} of the search's {made.settings.train.epochs} epochs",
-        **{name: _shown(value) for name, value in made.settings.train if name != "epochs" and value is not None},
+        **{name: value for name, value in made.settings.train if name != "epochs" and value is not None},
     }
     steps = [
         ("Classify new images:", f"python -m search.predict {out} IMAGE_OR_FOLDER"),
@@ -156,10 +156,6 @@ def _write_page(folder: Path, out: Path, run: "Run", config: "Config", made: "Re
         (folder / "config.yaml").read_text(),
         verdict.trial,
     )
-
-
-def _shown(value: object) -> str:
-    return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
 def _importances(folder: Path, config: "Config") -> dict[str, float]:

@@ -25,6 +25,8 @@ import safetensors
 import safetensors.torch
 import torch
 
+from trainable.lock import take_lock
+
 _ABOUT, _LEDGER, _USE = "about.json", "ledger", "use.lock"
 
 _PATIENCE_S = 5
@@ -104,7 +106,8 @@ class BlockStore:
     def remove(self, view: StoredView) -> bool:
         """Remove a view; False where a process uses it."""
         try:
-            with open(view.folder / _USE, "a") as stream, _locked(stream) as alone:
+            with open(view.folder / _USE, "a") as stream:
+                alone = take_lock(stream)
                 if alone:
                     shutil.rmtree(view.folder, ignore_errors=True)
                 return alone
@@ -145,8 +148,8 @@ class BlockStore:
     def _make_room(self, size: int) -> int:
         """Remove what nobody uses until ``size`` bytes fit, or nothing is left to remove; the bytes that remain."""
         for partial in self.folder.glob("*/*.part"):
-            with contextlib.suppress(FileNotFoundError), open(partial, "a") as stream, _locked(stream) as alone:
-                if alone:
+            with contextlib.suppress(FileNotFoundError), open(partial, "a") as stream:
+                if take_lock(stream):
                     partial.unlink()
         views = self.views()
         total = sum(view.bytes for view in views)
@@ -207,8 +210,8 @@ class Shelf:
                 raise
             yield True  # where not even a lock has room, everyone computes for himself
             return
-        with stream, _locked(stream) as mine:
-            yield mine
+        with stream:
+            yield take_lock(stream)
 
     def _file(self, depth: int, block: int) -> Path:
         return self._folder / f"{depth}-{block}.safetensors"
@@ -217,17 +220,6 @@ class Shelf:
 def _checksum(x: torch.Tensor) -> str:
     """Of numbers, shape and kind: the file's header could be damaged too."""
     return f"{zlib.crc32(x.flatten().view(torch.uint8).numpy().data):08x} {x.dtype} {tuple(x.shape)}"
-
-
-@contextmanager
-def _locked(stream: IO[Any]) -> Iterator[bool]:
-    """Hold a file's lock, or give False where another process does; one that dies lets go by dying."""
-    try:
-        fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        yield False
-    else:
-        yield True
 
 
 def _still_at(stream: IO[Any], file: Path) -> bool:

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from trainable.errors import InputError
+from trainable.lock import take_lock
 
 _CHUNK = 1 << 16  # bytes
 
@@ -59,9 +60,7 @@ def locked(target: Path, progress: Callable[[str], None]) -> Iterator[None]:
         try:
             target.parent.mkdir(parents=True, exist_ok=True)
             stream = stack.enter_context(open(f"{target}.lock", "a"))
-            try:
-                fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
+            if not take_lock(stream):
                 progress(f"waiting for another process that makes {target}")
                 fcntl.flock(stream, fcntl.LOCK_EX)
         except OSError as error:
