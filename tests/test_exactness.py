@@ -47,7 +47,7 @@ def outcome(training: Training) -> tuple[str, list[dict[str, float]]]:
     """A digest of all weights, and the metrics of all epochs."""
     sha = hashlib.sha256()
     for name, value in training.backbone.model.state_dict().items():
-        sha.update(name.encode() + value.contiguous().numpy().tobytes())
+        sha.update(name.encode() + value.contiguous().cpu().numpy().tobytes())
     return sha.hexdigest(), [{k: v for k, v in metrics.items() if k not in CLOCK} for metrics in training.history]
 
 

@@ -4,6 +4,7 @@ python -m trainable.memo
 """
 
 import argparse
+import functools
 import os
 import sys
 import time
@@ -18,6 +19,7 @@ from trainable.blocks import BlockStore, Shelf, StoredView
 from trainable.cache import cache_folder
 from trainable.frozen import CANONICAL_BATCH, FrozenPass
 from trainable.images import Record
+from trainable.resident import Resident
 from trainable.settings import MemoSettings
 
 MEMO = "memo"
@@ -35,6 +37,7 @@ class Memo:
         self._shelved = max(self._kept, default=0)
         """The deepest kept depth that is no deeper than this trial's."""
         self._store = BlockStore(settings.folder, settings.budget, settings.since) if settings and self._kept else None
+        self._resident = _resident(frozen.device)
 
     def activations(
         self, records: Sequence[Record], view: int | None, order: Sequence[int] | None = None
@@ -48,8 +51,17 @@ class Memo:
         if self._store is None:
             yield from self._in_order(records, view, order, [])
             return
-        with self._store.open(self._frozen.key(records, view), lambda: self._about(records, view)) as shelf:
-            yield from self._in_order(records, view, order, self._blocks(shelf, records, view) if shelf else [])
+        key = self._frozen.key(records, view)
+        whole = self._resident.get((key, self._shelved))
+        if whole is None:
+            with self._store.open(key, lambda: self._about(records, view)) as shelf:
+                blocks = self._blocks(shelf, records, view) if shelf else []
+                whole = self._resident.put((key, self._shelved), blocks)
+                if whole is None:
+                    yield from self._in_order(records, view, order, blocks)
+                    return
+        for rows in torch.tensor(order).to(whole.device).split(CANONICAL_BATCH):
+            yield self._going_on(whole[rows])
 
     def _in_order(
         self,
@@ -63,8 +75,11 @@ class Memo:
             rows_at_hand: Iterator[torch.Tensor] = iter(stored)
         else:
             rows_at_hand = self._stacked(records, view, order, blocks)
-        for x in rows_at_hand:
-            yield self._frozen.run(unpacked(x), self._shelved, self._depth).float()
+        yield from map(self._going_on, rows_at_hand)
+
+    def _going_on(self, rows: torch.Tensor) -> torch.Tensor:
+        """From rows as they are shelved to what the trial trains on."""
+        return self._frozen.run(unpacked(rows), self._shelved, self._depth).float()
 
     def _stacked(
         self, records: Sequence[Record], view: int | None, order: Sequence[int], blocks: Sequence[torch.Tensor | None]
@@ -145,6 +160,12 @@ class Memo:
             "precision": str(self._frozen.dtype).removeprefix("torch."),
             "view": view,
         }
+
+
+@functools.cache
+def _resident(device: torch.device) -> Resident:
+    """Of this process: the trials that it runs one after another share it."""
+    return Resident(device)
 
 
 class _Views(Dataset[torch.Tensor]):
