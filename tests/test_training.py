@@ -14,6 +14,7 @@ from trainable.checkpoint import load_checkpoint, save_checkpoint
 from trainable.epoch import score
 from trainable.frozen import CANONICAL_BATCH, FrozenPass
 from trainable.images import ImageSet
+from trainable.memo import _resident
 from trainable.settings import MemoSettings, TrainSettings, TrialSettings, best_epoch
 from trainable.training import CHECKPOINT, LOGITS, Training
 
@@ -212,6 +213,7 @@ def test_the_batch_size_changes_training_but_not_what_the_frozen_stages_give(pic
     pictured, mobilenet = ImageSet.load(pictures), calibrated("mobilenet_v3_small")
     runs = []
     for batch_size in (5, 24):
+        _resident.cache_clear()  # else a GPU would have the second one's activations from the first
         folder = tmp_path / str(batch_size)
         settings = settings_of(pictures, "all", batch_size=batch_size, epochs=1, memo=folder)
         runs.append((results(train(settings, pictured, mobilenet, 1)), contents(folder)))

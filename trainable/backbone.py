@@ -88,6 +88,7 @@ class Backbone:
 
     def reset(self, depth: int, seed: int) -> None:
         """Back to the pretrained weights, a fresh head drawn from ``seed``, the first ``depth`` stages frozen."""
+        self.model.cpu()  # a GPU draws other numbers from the same seed, and the model may lie there since its last use
         self.model.load_state_dict(self.pristine)
         self.model.zero_grad()
         with torch.random.fork_rng(devices=[]):

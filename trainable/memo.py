@@ -9,6 +9,7 @@ import os
 import sys
 import time
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -137,13 +138,18 @@ class Memo:
         depth, x = self._deepest_stored(shelf, block)
         kept = x is not None
         if x is None:
-            x = torch.stack([self._frozen.view(record, view) for record in records])
+            x = torch.stack(self._views(records, view))
             kept = 0 not in self._kept or shelf.save(0, block, packed(x))
         for stop in (kept_depth for kept_depth in self._kept if kept_depth > depth):
             x = self._frozen.run(x, depth, stop)
             kept = shelf.save(stop, block, packed(x).cpu())
             depth = stop
         return kept
+
+    def _views(self, records: Sequence[Record], view: int | None) -> list[torch.Tensor]:
+        """Decoded and cut to size on all of the trial's threads: both let go of Python's lock."""
+        with ThreadPoolExecutor(torch.get_num_threads()) as pool:
+            return list(pool.map(lambda record: self._frozen.view(record, view), records))
 
     def _deepest_stored(self, shelf: Shelf, block: int) -> tuple[int, torch.Tensor | None]:
         for depth in reversed(self._kept):

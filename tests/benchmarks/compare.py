@@ -4,12 +4,13 @@ python tests/benchmarks/compare.py DATA [--lists head deep middle full mixed] [-
 
 DATA holds train/ and val/ with a folder a class: the ants and bees of PyTorch's tutorial. Both sides compute in fp32
 unless --precision says otherwise, one trial a core; nothing is pruned, and both count from the start of their process
-to its end. The project begins with an empty memo. The plain program is slow: only the first --sample trials of a list
+to its end. On a GPU, --cpus 4 --gpus 0.25 gives four trials at a time to both, and the plain program's loaders workers. The project begins with an empty memo. The plain program is slow: only the first --sample trials of a list
 are run through it, and their time is scaled by the number of trials, less what starting takes; the table says so.
 """
 
 import argparse
 import json
+import math
 import multiprocessing
 import os
 import subprocess
@@ -35,6 +36,8 @@ def main() -> None:
     parser.add_argument("--lists", nargs="+", choices=names, default=["head", "deep", "middle", "full", "mixed"])
     parser.add_argument("--epochs", type=int, default=10)
     parser.add_argument("--sample", type=int, default=2, help="trials of each list that the plain program runs (2)")
+    parser.add_argument("--cpus", type=int, default=1, help="of a trial (1)")
+    parser.add_argument("--gpus", type=float, default=0, help="of a trial (0)")
     parser.add_argument("--precision", choices=["fp32", "bf16"], default="fp32", help="of the project's frozen stages")
     parser.add_argument(
         "--repeat-head", type=int, default=4, help="also run the head list this often, with other seeds"
@@ -42,7 +45,8 @@ def main() -> None:
     options = parser.parse_args()
     images = images_of(options.data)
     cores = len(os.sched_getaffinity(0))
-    print(f"{images}\n{cores} cores, {options.epochs} epochs, {options.precision}\n", flush=True)
+    print(f"{images}\n{cores} cores, {options.epochs} epochs, {options.precision}, a trial: {options.cpus} CPU, {options.gpus} GPU\n",
+          flush=True)  # fmt: skip
     print(f"{'list':<9} {'trials':>6} {'plain s':>18} {'ours s':>7} {'ratio':>6} {'warm s':>7} {'1st epoch s':>11} {'bound s':>8} {'ours/bound':>10}"
           f" {'driver MB':>9} {'trial MB':>8} {'plain trial MB':>14}", flush=True)  # fmt: skip
     head: dict[int, float] = {}
@@ -55,8 +59,10 @@ def main() -> None:
             if name == "head":
                 head[count] = ours["cold"]
             named = [{**trial, "freeze_depth": DEPTHS[trial["freeze_depth"]]} for trial in trials] * seeds
-            with multiprocessing.get_context("spawn").Pool(1) as pool:
-                bound = pool.apply(bound_seconds, (images, named, options.epochs, options.precision, cores))
+            bound = math.nan  # it is one of CPU cores
+            if not options.gpus:
+                with multiprocessing.get_context("spawn").Pool(1) as pool:
+                    bound = pool.apply(bound_seconds, (images, named, options.epochs, options.precision, cores))
             scaled = plain["start"] + (plain["seconds"] - plain["start"]) * count / plain["trials"]
             how = f"{scaled:.0f}" + (f" ({plain['trials']} run)" if plain["trials"] < count else "")
             print(f"{name:<9} {count:>6} {how:>18} {ours['cold']:>7.1f} {scaled / ours['cold']:>6.1f} {ours['warm']:>7.1f} {ours['warm first']:>11.1f} "
@@ -75,7 +81,8 @@ def run_plain(options: argparse.Namespace, trials: list[dict[str, Any]]) -> dict
         file = Path(scratch) / "trials.json"
         file.write_text(json.dumps(sample))
         command = [sys.executable, str(HERE / "plain_ray_tune.py"), str(options.data), str(file)]
-        seconds, memory, output = watch([*command, "--epochs", str(options.epochs)], scratch)
+        command += ["--epochs", str(options.epochs), "--cpus", str(options.cpus), "--gpus", str(options.gpus)]
+        seconds, memory, output = watch(command, scratch)
     line = json.loads(output.splitlines()[-1])
     assert not line["errors"], output
     return {
@@ -106,7 +113,7 @@ def run_ours(options: argparse.Namespace, trials: list[dict[str, Any]], seeds: i
         },
         "train": {"epochs": options.epochs, "precision": options.precision},
         "search": {"trials": len(first), "pruner": "none", "first": first},
-        "resources": {"cpus": 1, "gpus": "auto"},
+        "resources": {"cpus": options.cpus, "gpus": options.gpus},
     }
     found: dict[str, float] = {}
     with tempfile.TemporaryDirectory() as scratch:

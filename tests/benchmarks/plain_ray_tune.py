@@ -4,7 +4,8 @@ python tests/benchmarks/plain_ray_tune.py DATA TRIALS.json --epochs 10
 
 Tuned means: the frozen stages are in evaluation mode and the memory layout is channels-last, so that it computes what
 the project computes. DATA holds train/ and val/ with a folder a class; TRIALS.json is a list of {"freeze_depth": 0…9,
-"lr", "step_size", "batch_size"}, run as it is, two at a time on two cores. Prints a line of JSON.
+"lr", "step_size", "batch_size"}, run as it is, as many at a time as the machine's CPUs and GPUs allow. A trial with
+several CPUs has all but one of them load images. Prints a line of JSON.
 """
 
 import argparse
@@ -21,6 +22,8 @@ def main() -> None:
     parser.add_argument("data", type=Path)
     parser.add_argument("trials", type=Path)
     parser.add_argument("--epochs", type=int, default=10)
+    parser.add_argument("--cpus", type=int, default=1, help="of a trial (1)")
+    parser.add_argument("--gpus", type=float, default=0, help="of a trial (0)")
     options = parser.parse_args()
     import ray
     from ray import tune
@@ -29,8 +32,13 @@ def main() -> None:
     trials = json.loads(options.trials.read_text())
     ray.init(include_dashboard=False, logging_level="ERROR", log_to_driver=False)
     tuner = tune.Tuner(
-        tune.with_resources(train, {"cpu": 1}),
-        param_space={"data": str(options.data.resolve()), "epochs": options.epochs, **dict.fromkeys(trials[0])},
+        tune.with_resources(train, {"cpu": options.cpus, "gpu": options.gpus}),
+        param_space={
+            "data": str(options.data.resolve()),
+            "epochs": options.epochs,
+            "workers": options.cpus - 1,
+            **dict.fromkeys(trials[0]),
+        },
         tune_config=tune.TuneConfig(
             metric="val_accuracy",
             mode="max",
@@ -78,7 +86,14 @@ def train(config: dict[str, Any]) -> None:
     }
     images = {split: datasets.ImageFolder(Path(config["data"], split), transform[split]) for split in transform}
     loaders = {
-        split: DataLoader(images[split], batch_size=config["batch_size"], shuffle=split == "train") for split in images
+        split: DataLoader(
+            images[split],
+            batch_size=config["batch_size"],
+            shuffle=split == "train",
+            num_workers=config["workers"],
+            persistent_workers=config["workers"] > 0,
+        )
+        for split in images
     }
     device = torch.device("cuda:0" if torch.cuda.is_available() else "cpu")
     model, frozen = build(config["freeze_depth"], len(images["train"].classes))
