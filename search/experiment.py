@@ -32,6 +32,7 @@ _ENVIRONMENT = {
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
     "TUNE_DISABLE_SIGINT_HANDLER": "1",
     "TUNE_GLOBAL_CHECKPOINT_S": "3600",  # the study is the state
+    "TUNE_MAX_PENDING_TRIALS_PG": "1000",  # else the second worker starts when the first is up; the searcher limits
 }
 
 

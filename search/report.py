@@ -62,8 +62,11 @@ def make_report(folder: Path, trial: int | None, say: Callable[[str], None]) -> 
     folder = folder.resolve()
     run = load_run(folder)
     config = load_config(folder / "config.yaml")
-    best = run.best(METRICS[config.search.metric] == "maximize")
+    maximize = METRICS[config.search.metric] == "maximize"
+    complete = (run.trials["state"] == "COMPLETE").any()
+    best = run.best(maximize) if trial is None or complete else None
     number = best if trial is None else _check(run, trial)
+    assert number is not None  # else `best` raised
     from search.folder import trial_folder
     from search.retrain import retrain
 
@@ -90,7 +93,7 @@ def _check(run: "Run", trial: int) -> int:
     return trial
 
 
-def _judge(run: "Run", number: int, best: int, config: "Config", made: "Retrained") -> "Verdict":
+def _judge(run: "Run", number: int, best: int | None, config: "Config", made: "Retrained") -> "Verdict":
     from search.plan import MOVED, RECIPES
     from search.verdict import Verdict, score_split
 

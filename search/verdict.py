@@ -46,8 +46,8 @@ class Verdict:
     """The retrained model's scores, and those of the tutorial's recipes in the search."""
 
     trial: int
-    best: int
-    """The best trial; another than ``trial`` where the user asked for that."""
+    best: int | None
+    """The best complete trial; another than ``trial`` where the user asked for that; None: no trial is complete."""
     epochs: int
     metric: str
     val: Score
@@ -66,7 +66,9 @@ class Verdict:
         """The verdict in plain words, a paragraph an item."""
         metric = self.metric.removeprefix("val_").replace("_", " ")
         asked_for = self.trial != self.best
-        which = f"The best of {self.candidates} configurations is trial {self.best}."
+        which = "No trial is complete."
+        if self.best is not None:
+            which = f"The best of {self.candidates} configurations is trial {self.best}."
         if asked_for:
             which = f"This is trial {self.trial}, which you asked for; {which[0].lower()}{which[1:]}"
         epochs = f"{self.epochs} epoch" + ("s" if self.epochs != 1 else "")

@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shutil
 import signal
 import sqlite3
 import subprocess
@@ -108,6 +109,20 @@ def test_another_trials_report_leaves_the_bests_alone_and_the_test_sealed(finish
     assert (own / "best" / "model.yaml").is_file()
     assert json.loads((own / "report.json").read_text())["test"] is None
     assert set(pd.read_csv(own / "predictions.csv")["split"]) == {"val"}
+
+
+def test_where_no_trial_is_complete_one_that_was_trained_can_be_reported_on(finished, tmp_path):
+    run = tmp_path / "run"
+    shutil.copytree(finished[0], run)
+    trials = pd.read_csv(run / "trials.csv")
+    trials.assign(state="PRUNED").to_csv(run / "trials.csv", index=False)
+    done = subprocess.run(command("search.report", run), capture_output=True, text=True, timeout=200)
+    assert done.returncode == 2
+    assert "there must be a complete trial" in done.stderr
+    done = subprocess.run(command("search.report", run, "--trial", "0"), capture_output=True, text=True, timeout=200)
+    assert done.returncode == 0, done.stderr
+    assert "This is trial 0, which you asked for; no trial is complete." in done.stdout
+    assert (run / "trials" / "00000" / "report" / "report.html").is_file()
 
 
 def test_a_finished_run_that_is_resumed_starts_nothing(finished):
