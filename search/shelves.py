@@ -31,7 +31,8 @@ class Shelf:
 def choose_shelves(
     backbone: Backbone, depths: Sequence[int], images: int, element_size: int, budget: int
 ) -> tuple[Shelf, ...]:
-    """Keep the deepest depth that trials use, then one after another what spares the most FLOPs a byte.
+    """Keep the deepest depth that trials use, then one after another what spares the most FLOPs a byte; and the views,
+    where a trial begins at them.
 
     Args:
         depths: those that trials may have, each as often as it is likely.
@@ -60,8 +61,10 @@ def choose_shelves(
         left = max(left - sizes[best], 0) if found[-1].kept else left
         candidates.remove(best)
     views = 3 * math.prod(backbone.preprocessing.image_size) * images
+    needed = min(depths) < min((shelf.depth for shelf in found if shelf.kept), default=math.inf)
     reason = "no image is decoded or cropped twice" if views <= left else _too_large(left)
-    return (Shelf(0, views, views <= left, reason), *found)
+    reason = reason if needed else "no: every trial begins at a deeper one"
+    return (Shelf(0, views, needed and views <= left, reason), *found)
 
 
 def default_budget(folder: Path) -> int:

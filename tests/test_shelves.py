@@ -22,9 +22,10 @@ def test_with_room_the_views_the_deepest_and_some_between_are_kept(lite0) -> Non
 
 
 def test_what_no_trial_uses_is_not_kept(lite0) -> None:
-    assert kept(choose_shelves(lite0, [18], 1000, 4, 20 * 2**30)) == [0, 18]
+    assert kept(choose_shelves(lite0, [18], 1000, 4, 20 * 2**30)) == [18]
     assert kept(choose_shelves(lite0, [0], 1000, 4, 20 * 2**30)) == [0]
-    assert kept(choose_shelves(lite0, [5, 12], 1000, 4, 20 * 2**30)) == [0, 5, 12]
+    assert kept(choose_shelves(lite0, [5, 12], 1000, 4, 20 * 2**30)) == [5, 12]
+    assert kept(choose_shelves(lite0, [0, 18], 1000, 4, 20 * 2**30)) == [0, 18]
 
 
 def test_the_less_room_the_fewer_and_the_deepest_last(lite0) -> None:

@@ -84,7 +84,7 @@ class MemoSettings(BaseModel):
     budget: Annotated[int, Field(ge=0)]
     """Bytes that the folder may take."""
     kept: tuple[int, ...] = ()
-    """The depths whose activations are stored; 0, the views themselves, is always one of them."""
+    """The depths whose activations are stored; 0: the views themselves."""
     since: float = 0
     """When the search began, in seconds since 1970: what was used since is not removed to make room."""
 
