@@ -232,6 +232,10 @@ def test_a_table_whose_images_have_gone(tmp_path):
     (tmp_path / "data/ants/001.png").unlink()
     with pytest.raises(InputError, match=r"(?s)images named in .*images\.csv have gone; put them back.*ants/001\.png$"):
         ImageSet.load(tmp_path / "images.csv")
+    find(folder(tmp_path / "many", ants=12, bees=12)).save(tmp_path / "many.csv")
+    shutil.rmtree(tmp_path / "many")
+    with pytest.raises(InputError, match=r"(?s)have gone;.*\n  - and 14 more$"):
+        ImageSet.load(tmp_path / "many.csv")
     with pytest.raises(InputError, match=r"none\.csv, the table of the data set, cannot be read: No such file"):
         ImageSet.load(tmp_path / "none.csv")
     (tmp_path / "other.csv").write_text("a,b\n")

@@ -86,7 +86,8 @@ class ImageSet:
         labels = {name: label for label, name in enumerate(classes)}
         records = tuple(Record(Path(row["path"]), labels[row["class"]], row["split"], row["digest"]) for row in rows)
         if gone := [record.path for record in records if not record.path.is_file()]:
-            raise InputError(bullets(f"images named in {file} have gone; put them back, or start a new run", gone))
+            named = [*gone[:10], *([f"and {len(gone) - 10:,} more"] if len(gone) > 10 else [])]
+            raise InputError(bullets(f"images named in {file} have gone; put them back, or start a new run", named))
         return cls(str(file), classes, records)
 
 
