@@ -13,7 +13,9 @@ from contextlib import contextmanager, suppress
 import pytest
 import torch
 
+import trainable.blocks
 from trainable.blocks import BlockStore
+from trainable.lock import take_lock
 
 BLOCK = torch.arange(25_000, dtype=torch.float32)
 """100 kB."""
@@ -91,11 +93,78 @@ def test_blocks_that_somebody_removed_leave_room(tmp_path) -> None:
     assert save(store_in(tmp_path), "b", 10) == 9 + (bytes_in(tmp_path) > 9.5 * SIZE)
 
 
-def test_a_ledger_that_is_no_number_is_written_anew(tmp_path) -> None:
+@pytest.mark.parametrize("damaged", [b"x", b"", b"\xb14200", "²".encode(), b"0", b"0 00000000", b"9" * 5000])
+def test_a_damaged_ledger_is_written_anew(tmp_path, damaged) -> None:
     save(store_in(tmp_path), "a", 4)
-    (tmp_path / "ledger").write_text("x")
+    (tmp_path / "ledger").write_bytes(damaged)
     assert save(store_in(tmp_path), "b", 10) <= 6
     assert bytes_in(tmp_path) <= 10 * SIZE
+
+
+def test_what_was_allocated_counts_though_its_writer_died(tmp_path, monkeypatch) -> None:
+    allocated = trainable.blocks._allocated
+
+    def dying(file, size):
+        allocated(file, size).close()
+        raise KeyboardInterrupt
+
+    assert save(store_in(tmp_path, budget=5 * SIZE), "a", 1) == 1
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(trainable.blocks, "_allocated", dying)
+        save(store_in(tmp_path, budget=5 * SIZE), "a", 1, first=1)
+    # What the dead one left behind goes when it is in the way, not before.
+    most = 0
+    for block in range(2, 6):
+        save(store_in(tmp_path, budget=5 * SIZE), "a", 1, first=block)
+        most = max(most, bytes_in(tmp_path))
+    assert most <= 5 * SIZE
+    assert len(list(tmp_path.glob("a/*.safetensors"))) >= 4
+
+
+def test_a_view_that_was_half_removed_counts_and_goes(tmp_path) -> None:
+    save(store_in(tmp_path), "a", 3)
+    save(store_in(tmp_path), "b", 3)
+    (tmp_path / "a" / "about.json").unlink()
+    (tmp_path / "b").rename(tmp_path / "b.0.gone")
+    assert [view.folder.name for view in store_in(tmp_path).views()] == ["a"]
+    assert save(store_in(tmp_path, budget=5 * SIZE, since=time.time() + 60), "c", 4) == 4
+    assert sorted(folder.name for folder in tmp_path.iterdir() if folder.is_dir()) == ["c"]
+
+
+def test_a_view_that_another_process_began_anew_is_not_removed(tmp_path, monkeypatch) -> None:
+    """Between the opening of its lock and the taking, it was removed, and is in use again."""
+    store = store_in(tmp_path)
+    save(store, "a", 1)
+    (view,) = store.views()
+
+    def late(stream) -> bool:
+        shutil.rmtree(tmp_path / "a")
+        save(store_in(tmp_path), "a", 2)
+        return take_lock(stream)
+
+    monkeypatch.setattr(trainable.blocks, "take_lock", late)
+    assert not store.remove(view)
+    assert len(list(tmp_path.glob("a/*.safetensors"))) == 2
+
+
+def test_where_the_folder_is_removed_meanwhile_nothing_is_stored_and_nothing_fails(tmp_path) -> None:
+    with store_in(tmp_path / "memo").open("a", lambda: {}) as shelf:
+        assert shelf.save(0, 0, BLOCK)
+        shutil.rmtree(tmp_path / "memo")
+        with shelf.claim(1) as mine:
+            assert mine
+            assert not shelf.save(0, 1, BLOCK)
+        assert shelf.load(0, 0) is None
+
+
+def test_a_folder_that_is_a_file_is_no_room(tmp_path) -> None:
+    (tmp_path / "memo").write_text("")
+    with store_in(tmp_path / "memo").open("a", lambda: {}) as shelf:
+        assert shelf is None
+    (tmp_path / "b").mkdir()
+    (tmp_path / "b" / "use.lock").symlink_to(tmp_path / "nowhere" / "lock")
+    with store_in(tmp_path).open("b", lambda: {}) as shelf:
+        assert shelf is None
 
 
 def _save_for_ever(folder) -> None:

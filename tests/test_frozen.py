@@ -1,13 +1,14 @@
 """The frozen pass: exact wherever an image stands, near to the network that it was made from."""
 
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
 
 from trainable.backbone import load_backbone
 from trainable.errors import InputError
-from trainable.frozen import FrozenPass, resolve_precision
+from trainable.frozen import FrozenPass, _cpu, resolve_precision
 from trainable.images import ImageSet, Record
 from trainable.settings import TrainSettings
 
@@ -122,3 +123,28 @@ def test_other_weights_have_a_key_of_their_own_and_another_head_has_not(frozen, 
     random = load_backbone("tf_efficientnet_lite0", "random", 2)
     assert replace(frozen, backbone=random).key(records, 0) != frozen.key(records, 0)
     assert load_backbone("tf_efficientnet_lite0", "pretrained", 5).digest == frozen.backbone.digest
+
+
+def test_what_tells_a_library_to_compute_otherwise_has_a_key_of_its_own(frozen, records, monkeypatch) -> None:
+    before = frozen.key(records, None)
+    monkeypatch.setenv("ONEDNN_MAX_CPU_ISA", "AVX2")
+    assert frozen.key(records, None) != before
+    monkeypatch.delenv("ONEDNN_MAX_CPU_ISA")
+    assert frozen.key(records, None) == before
+
+
+@pytest.mark.parametrize(
+    ("text", "told_apart"),
+    [
+        ("processor: 0\nmodel name: EPYC\nflags: sse avx512_bf16\ncpu MHz: {}\n\nprocessor: 1\n", False),
+        ("processor: 0\nmodel name: EPYC\nflags: sse {}\n\nprocessor: 1\n", True),
+        ("processor: 0\nBogoMIPS: {}\nFeatures: fp bf16\nCPU part: 0xd0c\n\n", False),
+        ("processor: 0\nFeatures: fp bf16\nCPU part: {}\n\n", True),
+    ],
+)
+def test_cpus_of_other_kinds_are_told_apart(monkeypatch, text, told_apart) -> None:
+    facts = []
+    for value in ("0xd0c", "0xd40"):
+        monkeypatch.setattr(Path, "read_text", lambda self, value=value: text.format(value))
+        facts.append(_cpu())
+    assert (facts[0] != facts[1]) is told_apart

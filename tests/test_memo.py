@@ -7,7 +7,9 @@ import pytest
 import torch
 
 import trainable.frozen
+import trainable.memo
 from trainable.backbone import load_backbone
+from trainable.blocks import BlockStore, Shelf
 from trainable.frozen import CANONICAL_BATCH, FrozenPass
 from trainable.images import ImageSet, Record
 from trainable.memo import Memo, main
@@ -194,3 +196,20 @@ def test_the_list_names_data_and_backbone(lite0, records, tmp_path, capsys) -> N
         assert f"tf_efficientnet_lite0  {precision}  2 views  " in row
     main(["--folder", str(tmp_path), "--clear", "--backbone", "resnet18"])
     assert capsys.readouterr().out == "removed 0 of 0 views, 0 B\n"
+
+
+def test_a_disk_that_spoils_what_it_stores_costs_time_alone(frozen, records, expected, tmp_path, monkeypatch) -> None:
+    monkeypatch.setattr(Shelf, "load", lambda self, depth, block: None)
+    assert torch.equal(activations(frozen, 12, tmp_path, records, None), expected[12, None])
+
+
+def test_a_process_that_holds_a_block_and_does_not_go_on_is_not_waited_for_for_ever(
+    frozen, records, expected, tmp_path, monkeypatch
+) -> None:
+    monkeypatch.setattr(trainable.memo, "_PATIENCE_S", 0.2)
+    store = BlockStore(tmp_path, PLENTY, 0)
+    with store.open(frozen.key(records, None), dict) as shelf, shelf.claim(1) as mine:
+        assert mine
+        assert torch.equal(activations(frozen, 12, tmp_path, records, None), expected[12, None])
+        assert shelf.has(12, 0)
+        assert not shelf.has(12, 1)

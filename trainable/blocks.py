@@ -3,17 +3,19 @@
 The folder holds a folder a view (of all images of a split), and that a file a block and depth. A block is written
 under another name and renamed, so a crash leaves no half of one; it is read with its checksum, so a damaged one is
 noticed, dropped and computed again. Claims on blocks and views are locks of the operating system, which go with the
-process that holds them. Where there is no room, nothing is stored: that costs time, and changes nothing else.
+process that holds them. Where there is no room, or the folder cannot be used for whatever reason, nothing is stored:
+that costs time, and changes nothing else.
 """
 
 import contextlib
-import errno
 import fcntl
 import json
 import math
 import os
+import re
 import shutil
 import time
+import uuid
 import zlib
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -27,13 +29,13 @@ import torch
 
 from trainable.lock import take_lock
 
-_ABOUT, _LEDGER, _USE = "about.json", "ledger", "use.lock"
+_ABOUT, _LEDGER, _USE, _GONE = "about.json", "ledger", "use.lock", ".gone"
 
 _PATIENCE_S = 5
 """Seconds before a process that was refused looks for room again: looking means to look at every file."""
 
-# A full disk, a quota, or a folder that may not be written to.
-_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EACCES, errno.EPERM, errno.EROFS)
+_TRIES = 10
+"""How often a view's folder may be removed just when it is opened."""
 
 
 @dataclass(frozen=True)
@@ -71,9 +73,7 @@ class BlockStore:
         with contextlib.ExitStack() as stack:
             try:
                 self._prepare(key, about, stack)
-            except OSError as error:
-                if error.errno not in _NO_ROOM:
-                    raise
+            except OSError:
                 shelf = None
             else:
                 shelf = Shelf(self, self.folder / key)
@@ -81,7 +81,7 @@ class BlockStore:
 
     def _prepare(self, key: str, about: Callable[[], Mapping[str, Any]], stack: contextlib.ExitStack) -> None:
         folder = self.folder / key
-        while True:
+        for _ in range(_TRIES):
             folder.mkdir(parents=True, exist_ok=True)
             try:
                 stream = stack.enter_context(open(folder / _USE, "a"))  # noqa: SIM115
@@ -90,6 +90,8 @@ class BlockStore:
             fcntl.flock(stream, fcntl.LOCK_SH)
             if _still_at(stream, folder / _USE):
                 break
+        else:
+            raise OSError(f"{folder / _USE} cannot be kept open")
         if not (folder / _ABOUT).exists():
             _write_whole(folder / _ABOUT, json.dumps(about()))
         os.utime(folder / _ABOUT)
@@ -97,53 +99,58 @@ class BlockStore:
     def views(self) -> list[StoredView]:
         """All views, the least recently used first."""
         found = []
-        for file in self.folder.glob(f"*/{_ABOUT}"):
-            with contextlib.suppress(FileNotFoundError, ValueError):
-                used = file.stat().st_mtime
-                found.append(StoredView(file.parent, _read_json(file), _bytes_in(file.parent), used))
+        for folder in self.folder.glob("*/"):
+            if folder.suffix != _GONE:
+                about = folder / _ABOUT
+                with contextlib.suppress(FileNotFoundError):
+                    used = (about if about.exists() else folder).stat().st_mtime
+                    found.append(StoredView(folder, _read_json(about), _bytes_in(folder), used))
         return sorted(found, key=lambda view: view.used)
 
     def remove(self, view: StoredView) -> bool:
-        """Remove a view; False where a process uses it."""
+        """Remove a view; False where a process uses it, or where it cannot be removed."""
+        use, gone = view.folder / _USE, view.folder.with_name(f"{view.folder.name}.{uuid.uuid4().hex}{_GONE}")
         try:
-            with open(view.folder / _USE, "a") as stream:
-                alone = take_lock(stream)
-                if alone:
-                    shutil.rmtree(view.folder, ignore_errors=True)
-                return alone
+            with open(use, "a") as stream:
+                if not take_lock(stream) or not _still_at(stream, use):
+                    return False
+                view.folder.rename(gone)  # at once: who opens the view now begins a new one
         except FileNotFoundError:
             return True
+        except OSError:
+            return False
+        shutil.rmtree(gone, ignore_errors=True)
+        return not gone.exists()
 
     def reserve(self, file: Path, size: int) -> IO[bytes] | None:
         """A new file of ``size`` bytes that counts towards the budget from now on; None where there is no room."""
         if time.monotonic() - self._refused < _PATIENCE_S:
             return None
         try:
-            with open(self.folder / _LEDGER, "a+") as ledger:
-                fcntl.flock(ledger, fcntl.LOCK_EX)
-                ledger.seek(0)
-                total = _number(ledger.read())
+            with self._ledger() as ledger:
+                total = _read_total(ledger)
                 if total is None or total + size > self._budget:
                     total = self._make_room(size)  # the ledger does not know what was removed by others
-                if total + size > self._budget:
-                    self._refused = time.monotonic()
-                    return None
-                stream = open(file, "wb")  # noqa: SIM115  (the caller closes it)
-                try:
-                    fcntl.flock(stream, fcntl.LOCK_EX)  # a file that nobody holds was left behind by a crash
-                    os.posix_fallocate(stream.fileno(), 0, size)
-                except OSError:
-                    stream.close()
-                    file.unlink()
-                    raise
-                ledger.truncate(0)
-                ledger.write(str(total + size))
-                return stream
-        except OSError as error:
-            if error.errno not in _NO_ROOM:
-                raise
-            self._refused = time.monotonic()
-            return None
+                if total + size <= self._budget:
+                    # Written first: after a crash between these lines it says too much, and everything is counted.
+                    _write_total(ledger, total + size)
+                    return _allocated(file, size)
+        except OSError:
+            pass  # what cannot be written has no room
+        self._refused = time.monotonic()
+        return None
+
+    def land(self, partial: Path, file: Path) -> None:
+        """Give a block that is written whole its name, while nobody counts: it would be missed under either name."""
+        with self._ledger():
+            os.replace(partial, file)
+
+    @contextmanager
+    def _ledger(self) -> Iterator[IO[bytes]]:
+        """The file that says how many bytes all blocks take, locked."""
+        with open(self.folder / _LEDGER, "a+b") as ledger:
+            fcntl.flock(ledger, fcntl.LOCK_EX)
+            yield ledger
 
     def _make_room(self, size: int) -> int:
         """Remove what nobody uses until ``size`` bytes fit, or nothing is left to remove; the bytes that remain."""
@@ -151,8 +158,11 @@ class BlockStore:
             with contextlib.suppress(FileNotFoundError), open(partial, "a") as stream:
                 if take_lock(stream):
                     partial.unlink()
+        leftovers = list(self.folder.glob(f"*{_GONE}"))  # whose removal was cut off
+        for folder in leftovers:
+            shutil.rmtree(folder, ignore_errors=True)
         views = self.views()
-        total = sum(view.bytes for view in views)
+        total = sum(view.bytes for view in views) + sum(_bytes_in(folder) for folder in leftovers)
         for view in views:
             if total + size <= self._budget:
                 break
@@ -179,10 +189,11 @@ class Shelf:
                 sound = (stream.metadata() or {}).get("checksum") == _checksum(x)
         except FileNotFoundError:
             return None
-        except safetensors.SafetensorError:
+        except (safetensors.SafetensorError, OSError):
             sound = False
         if not sound:
-            file.unlink(missing_ok=True)
+            with contextlib.suppress(OSError):
+                file.unlink(missing_ok=True)
             return None
         return x
 
@@ -194,10 +205,15 @@ class Shelf:
         stream = self._store.reserve(partial, len(data))
         if stream is None:
             return False
-        with stream:
-            stream.write(data)
-            stream.flush()
-            os.replace(partial, file)
+        try:
+            with stream:
+                stream.write(data)
+                stream.flush()
+                self._store.land(partial, file)
+        except OSError:
+            with contextlib.suppress(OSError):
+                partial.unlink(missing_ok=True)
+            return False
         return True
 
     @contextmanager
@@ -205,9 +221,7 @@ class Shelf:
         """Hold a block to compute it, or give False where another process does."""
         try:
             stream = open(self._folder / f"{block}.lock", "a")  # noqa: SIM115  (below)
-        except OSError as error:
-            if error.errno not in _NO_ROOM:
-                raise
+        except OSError:
             yield True  # where not even a lock has room, everyone computes for himself
             return
         with stream:
@@ -238,19 +252,42 @@ def _write_whole(file: Path, text: str) -> None:
 def _read_json(file: Path) -> dict[str, Any]:
     try:
         content = json.loads(file.read_text())
-    except ValueError:
+    except (OSError, ValueError):
         return {}
     return content if isinstance(content, dict) else {}
 
 
 def _bytes_in(folder: Path) -> int:
     total = 0
-    for file in os.scandir(folder):
-        if file.name.endswith((".safetensors", ".part")):
-            with contextlib.suppress(FileNotFoundError):
-                total += file.stat().st_size
+    with contextlib.suppress(FileNotFoundError):
+        for file in os.scandir(folder):
+            if file.name.endswith((".safetensors", ".part")):
+                with contextlib.suppress(FileNotFoundError):
+                    total += file.stat().st_size
     return total
 
 
-def _number(text: str) -> int | None:
-    return int(text) if text.isdigit() else None
+def _allocated(file: Path, size: int) -> IO[bytes]:
+    """A new file that has its bytes on the disk, locked: one that nobody holds was left behind by a crash."""
+    stream = open(file, "wb")  # noqa: SIM115  (the caller closes it)
+    try:
+        fcntl.flock(stream, fcntl.LOCK_EX)
+        os.posix_fallocate(stream.fileno(), 0, size)
+    except OSError:
+        stream.close()
+        file.unlink()
+        raise
+    return stream
+
+
+def _write_total(ledger: IO[bytes], total: int) -> None:
+    ledger.truncate(0)
+    ledger.write(b"%d %08x" % (total, zlib.crc32(b"%d" % total)))
+    ledger.flush()
+
+
+def _read_total(ledger: IO[bytes]) -> int | None:
+    """None where the ledger is new, or damaged."""
+    ledger.seek(0)
+    found = re.fullmatch(rb"([0-9]{1,18}) ([0-9a-f]{8})", ledger.read())
+    return int(found[1]) if found and int(found[2], 16) == zlib.crc32(found[1]) else None

@@ -8,6 +8,7 @@ convolution here: the statistics of a frozen BatchNorm do not move (Jacob et al.
 import copy
 import functools
 import hashlib
+import os
 import platform
 from collections import Counter
 from collections.abc import Sequence
@@ -33,6 +34,13 @@ PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16}
 
 _ARITHMETIC = 1
 """Counts the changes of this file that change bits: stored activations of another count are not used."""
+
+_CPU_FACTS = (
+    *("model name", "cpu family", "model", "stepping", "flags"),  # x86
+    *("CPU implementer", "CPU variant", "CPU part", "Features"),  # ARM
+)
+
+_SWITCHES = ("ONEDNN_", "DNNL_", "MKL_", "NVIDIA_TF32_OVERRIDE", "TORCH_ALLOW_TF32", "CUBLAS_WORKSPACE_CONFIG")
 
 _DECODED_BYTES = 256 * 2**20
 """Decoded images that a process keeps: the first ones it reads, since every epoch reads all of them in turn."""
@@ -103,6 +111,7 @@ class FrozenPass:
             _hardware(self.device),
             torch.get_num_threads(),
             _versions(),
+            _switches(),
             [record.digest for record in records],
         )
         return hashlib.sha256(repr(parts).encode()).hexdigest()[:32]
@@ -158,7 +167,14 @@ def _foldable(graph: fx.GraphModule) -> list[tuple[str, str]]:
 
 @functools.cache
 def _versions() -> tuple[str, ...]:
-    return tuple(version(package) for package in ("torch", "torchvision", "timm", "pillow"))
+    packages = ("torch", "torchvision", "timm", "pillow", "numpy")
+    libraries = torch.version.cuda, torch.backends.cudnn.version()
+    return (*(version(package) for package in packages), *map(str, libraries))
+
+
+def _switches() -> list[tuple[str, str]]:
+    """Environment variables that tell numerical libraries to compute otherwise."""
+    return sorted((name, value) for name, value in os.environ.items() if name.startswith(_SWITCHES))
 
 
 @functools.cache
@@ -166,15 +182,17 @@ def _hardware(device: torch.device) -> str:
     """The model of what computes: others have other kernels, and give other last bits."""
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
-    return f"{device.type} {_cpu_model()} {torch.backends.cpu.get_cpu_capability()}"
+    return f"{device.type} {platform.machine()} {torch.backends.cpu.get_cpu_capability()} {_cpu()}"
 
 
-def _cpu_model() -> str:
+def _cpu() -> str:
+    """What Linux knows of the first CPU: its model, and the instructions that it has, in whatever words it uses."""
     try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        first = Path("/proc/cpuinfo").read_text().partition("\n\n")[0]
     except OSError:
         return platform.processor()
-    return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), platform.machine())
+    pairs = (line.partition(":") for line in first.splitlines())
+    return repr([(name.strip(), value.strip()) for name, _, value in pairs if name.strip() in _CPU_FACTS])
 
 
 class _DecodedImages:

@@ -26,6 +26,9 @@ from trainable.settings import MemoSettings
 MEMO = "memo"
 """The memo's folder in the user's cache."""
 
+_PATIENCE_S = 120
+"""How long a trial waits for blocks that others hold: such a process may be stopped, and the trial can do without."""
+
 
 class Memo:
     """The activations behind ``depth`` frozen stages, in blocks of `CANONICAL_BATCH` images, one file a block and kept
@@ -114,7 +117,8 @@ class Memo:
         """All blocks of a view on this trial's shelf, computed where nobody has; None where there is no room."""
         groups = [records[i : i + CANONICAL_BATCH] for i in range(0, len(records), CANONICAL_BATCH)]
         blocks: list[torch.Tensor | None] = [None] * len(groups)
-        missing = list(range(len(groups)))
+        missing, provided = list(range(len(groups))), set()
+        progress = time.monotonic()
         while missing:
             left = []
             for i in missing:
@@ -122,10 +126,18 @@ class Memo:
                     with shelf.claim(i) as mine:
                         if mine and not self._provide(shelf, i, groups[i], view):
                             return blocks
+                        if mine:
+                            provided.add(i)
                 blocks[i] = shelf.load(self._shelved, i)
+                if blocks[i] is None and i in provided:  # it is stored in vain
+                    return blocks
                 if blocks[i] is None:  # another process is at work on it, or it was damaged
                     left.append(i)
-            if left and left == missing:
+            if left != missing:
+                progress = time.monotonic()
+            elif time.monotonic() - progress > _PATIENCE_S:
+                return blocks
+            else:
                 time.sleep(0.01)
             missing = left
         return blocks
