@@ -15,6 +15,7 @@ from trainable.errors import InputError
 
 if TYPE_CHECKING:
     from search.config import Config
+    from search.estimate import Candidates
     from search.results import Run
     from search.retrain import Retrained
     from search.verdict import Verdict
@@ -94,11 +95,14 @@ def _check(run: "Run", trial: int) -> int:
 
 
 def _judge(run: "Run", number: int, best: int | None, config: "Config", made: "Retrained") -> "Verdict":
+    from search.estimate import bias_corrected, mcnemar
     from search.plan import MOVED, RECIPES
-    from search.verdict import Verdict, score_split
+    from search.verdict import Recipe, Verdict, score_split
 
     metric = config.search.metric
     trials = run.trials
+    candidates = _candidates(run, metric, made)
+    correct = dict(zip(candidates.trials, candidates.correct, strict=True))
     named = [recipe + moved for recipe in RECIPES for moved in ("", MOVED)]
     recipes = trials[trials["first"].isin(named) & (trials["state"] == "COMPLETE")]
     val = score_split(made.predictions, "val")
@@ -110,12 +114,33 @@ def _judge(run: "Run", number: int, best: int | None, config: "Config", made: "R
         metric=metric,
         val=val,
         test=score_split(made.predictions, "test"),
-        recipes=dict(zip(recipes["first"], recipes[metric], strict=True)),
+        estimate=bias_corrected(candidates, metric),
+        recipes=[
+            Recipe(name, trial, value, mcnemar(correct[number], correct[trial]))
+            for name, trial, value in zip(recipes["first"], recipes["trial"], recipes[metric], strict=True)
+        ],
         value=trials.loc[trials["trial"] == number, metric].item(),
         same_curve=made.same_curve,
         precision=made.settings.train.precision,
         candidates=int((trials["epochs"] > 0).sum()),
     )
+
+
+def _candidates(run: "Run", metric: str, made: "Retrained") -> "Candidates":
+    """Every trial that was trained, the best first: pruned ones were candidates too."""
+    import numpy as np
+
+    from search.estimate import Candidates
+    from search.folder import trial_folder
+    from trainable.settings import METRICS
+    from trainable.training import LOGITS
+
+    ranked = run.trials[run.trials["epochs"] > 0].sort_values(
+        [metric, "val_loss", "seconds"], ascending=[METRICS[metric] == "minimize", True, True]
+    )
+    numbers = ranked["trial"].tolist()
+    labels = np.array([record.label for record in made.images.split("val")])
+    return Candidates.from_logits(numbers, (np.load(trial_folder(run.folder, n) / LOGITS) for n in numbers), labels)
 
 
 def _write_page(folder: Path, out: Path, run: "Run", config: "Config", made: "Retrained", verdict: "Verdict") -> None:

@@ -1,11 +1,12 @@
 """What a run found, in numbers and in plain words."""
 
-import math
-from collections.abc import Mapping
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import pandas as pd
+
+from search.estimate import Estimate, wilson_interval
 
 
 @dataclass(frozen=True)
@@ -26,17 +27,24 @@ class Score:
         return f"{self.accuracy:.1%} ({self.correct} of {self.total}; 95 % interval {self.low:.1%} to {self.high:.1%})"
 
 
-def wilson(correct: int, total: int, z: float = 1.959964) -> Score:
-    """The Wilson score interval (Wilson, *JASA* 22, 1927; equation 4 of Brown, Cai, DasGupta, *Stat. Sci.* 16, 2001).
+def wilson(correct: int, total: int) -> Score:
+    """The score with its interval: see `wilson_interval`."""
+    return Score(correct, total, *wilson_interval(correct / total, total))
 
-    Args:
-        z: the normal quantile; 1.96 gives 95 %.
-    """
-    share = correct / total
-    centre = (share + z**2 / (2 * total)) / (1 + z**2 / total)
-    half = z / (1 + z**2 / total) * math.sqrt(share * (1 - share) / total + z**2 / (4 * total**2))
-    return Score(correct, total, max(0.0, centre - half), min(1.0, centre + half))
 
+@dataclass(frozen=True)
+class Recipe:
+    """One of the tutorial's recipes, as the search ran it."""
+
+    name: str
+    trial: int
+    value: float
+    """The metric that it reached on the validation split, at its best epoch."""
+    chance: float
+    """How probable a difference between it and the chosen trial as large as this is, were both equally accurate."""
+
+
+_SIGNIFICANT = 0.05
 
 _HALF = " There the frozen stages compute in bf16; the model judged here computes in fp32, and can differ in an image."
 
@@ -52,8 +60,9 @@ class Verdict:
     metric: str
     val: Score
     test: Score | None
-    recipes: Mapping[str, float]
-    """The metric that each of the recipes reached on the validation split, at its best epoch."""
+    estimate: Estimate
+    """What to expect of the best trial on new images, by the validation images alone."""
+    recipes: Sequence[Recipe]
     value: float
     """The metric that the chosen trial reached there."""
     same_curve: bool
@@ -85,14 +94,11 @@ class Verdict:
             )
         else:
             said.append(
-                "There is no test split, and the best of many validation scores is too good to be true: expect "
-                "less on new images. Set data.test to seal a part of your images."
+                "There is no test split, and the best of many validation scores is too good to be true. Allowing for "
+                f"the choice, expect {self.estimate} on new images (BBC-CV). Set data.test to seal a part of your "
+                "images, and to measure it."
             )
-        for name, reached in self.recipes.items():
-            said.append(
-                f"The tutorial's recipe “{name}” reached a validation {metric} of {reached:.4f}; "
-                f"trial {self.trial} {self.value:.4f}."
-            )
+        said += [self._comparison(recipe, metric) for recipe in self.recipes]
         said.append(
             "Retraining gave the very numbers of the search, epoch by epoch."
             + (_HALF if self.precision == "bf16" else "")
@@ -101,6 +107,18 @@ class Verdict:
             "library versions add up floating-point numbers in another order."
         )
         return said
+
+    def _comparison(self, recipe: Recipe, metric: str) -> str:
+        if recipe.trial == self.trial:
+            return f"Trial {self.trial} is the tutorial's recipe “{recipe.name}” itself."
+        said = (
+            f"The tutorial's recipe “{recipe.name}” reached a validation {metric} of {recipe.value:.4f}; "
+            f"trial {self.trial} {self.value:.4f}. "
+        )
+        test = f"{self.val.total} images (exact McNemar test, p = {recipe.chance:.2g})"
+        if recipe.chance >= _SIGNIFICANT:
+            return f"{said}Which of the two is more accurate cannot be told from {test}."
+        return f"{said}That they differ in accuracy is more than chance on {test}."
 
     def to_dict(self) -> dict[str, Any]:
         """All numbers, for ``report.json``."""

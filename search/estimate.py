@@ -1,0 +1,126 @@
+"""How good the best of many is on new images, from what all of them said of the validation images."""
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.special import log_softmax
+from scipy.stats import binomtest
+
+_ROUNDS, _AT_ONCE = 2000, 200
+
+
+@dataclass(frozen=True)
+class Candidates:
+    """What each of several trials, at its best epoch, said of each validation image."""
+
+    trials: tuple[int, ...]
+    """Their numbers, the best first: of trials that score alike the first is chosen."""
+    labels: NDArray[np.int64]
+    """``[N]``."""
+    predicted: NDArray[np.int64]
+    """``[trials, N]``."""
+    losses: NDArray[np.float32]
+    """Cross-entropy ``[trials, N]``."""
+
+    @classmethod
+    def from_logits(
+        cls, trials: Sequence[int], logits: Iterable[NDArray[np.float32]], labels: NDArray[np.int64]
+    ) -> "Candidates":
+        """Args:
+        logits: of each trial ``[N, C]``.
+        """
+        predicted, losses = [], []
+        for each in logits:
+            predicted.append(each.argmax(1))
+            losses.append(-log_softmax(each, axis=1)[np.arange(len(labels)), labels])
+        return cls(tuple(trials), labels, np.array(predicted), np.array(losses, np.float32))
+
+    @property
+    def correct(self) -> NDArray[np.bool_]:
+        """``[trials, N]``."""
+        return self.predicted == self.labels
+
+    def scores(self, metric: str, weights: NDArray[np.float32]) -> NDArray[np.float32]:
+        """The metric, the higher the better, of each trial on each of several weightings of the images.
+
+        Args:
+            weights: how often each image counts, ``[B, N]``.
+
+        Returns:
+            ``[B, trials]``.
+        """
+        if metric == "val_loss":
+            return -(weights @ self.losses.T) / weights.sum(1, keepdims=True)
+        if metric == "val_accuracy":
+            return weights @ self.correct.T.astype(np.float32) / weights.sum(1, keepdims=True)
+        each = []
+        for label in np.unique(self.labels):
+            inside = weights * (self.labels == label)
+            hit = inside @ self.correct.T.astype(np.float32)
+            actual = inside.sum(1, keepdims=True)
+            predicted = weights @ (self.predicted == label).T.astype(np.float32)
+            recall, f1 = hit / np.maximum(actual, 1), 2 * hit / np.maximum(actual + predicted, 1)
+            each.append(recall if metric == "val_balanced_accuracy" else f1)
+        return np.mean(each, axis=0)
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """The accuracy to be expected on new images, with its 95 % interval."""
+
+    accuracy: float
+    low: float
+    high: float
+    candidates: int
+    """Among so many trials the best was chosen."""
+    images: int
+
+    def __str__(self) -> str:
+        return f"{self.accuracy:.1%} (95 % interval {self.low:.1%} to {self.high:.1%})"
+
+
+def bias_corrected(candidates: Candidates, metric: str, seed: int = 0) -> Estimate:
+    """BBC-CV (Tsamardinos, Greasidou, Borboudakis, *Machine Learning* 107, 2018): the choice is made again on each of
+    many bootstrap samples of the images, and what it chose is judged on the images outside of the sample.
+
+    It allows for the choice among trials, not for that of each trial's best epoch. The interval is Wilson's for so many
+    images: it covers 95 % where all trials fail on the same hard images, and more where they fail independently.
+
+    Args:
+        metric: what trials are chosen by.
+    """
+    chance, images = np.random.default_rng(seed), len(candidates.labels)
+    correct, shares = candidates.correct, []
+    for _ in range(0, _ROUNDS, _AT_ONCE):
+        weights = chance.multinomial(images, np.full(images, 1 / images), _AT_ONCE).astype(np.float32)
+        chosen = candidates.scores(metric, weights).argmax(1)
+        outside = weights == 0
+        count = outside.sum(1)
+        shares.append((correct[chosen] & outside).sum(1)[count > 0] / count[count > 0])
+    accuracy = float(np.concatenate(shares).mean())
+    return Estimate(accuracy, *wilson_interval(accuracy, images), len(candidates.trials), images)
+
+
+def mcnemar(correct: NDArray[np.bool_], others: NDArray[np.bool_]) -> float:
+    """The exact McNemar test (McNemar, *Psychometrika* 12, 1947): how probable so uneven a split of the images on which
+    exactly one of two models is right would be, were both equally good.
+
+    Args:
+        correct, others: whether each model is right on each of the same images, ``[N]``.
+    """
+    only, only_others = int((correct & ~others).sum()), int((others & ~correct).sum())
+    return float(binomtest(only, only + only_others).pvalue) if only + only_others else 1.0
+
+
+def wilson_interval(share: float, total: int, z: float = 1.959964) -> tuple[float, float]:
+    """The Wilson score interval (Wilson, *JASA* 22, 1927; equation 4 of Brown, Cai, DasGupta, *Stat. Sci.* 16, 2001).
+
+    Args:
+        z: the normal quantile; 1.96 gives 95 %.
+    """
+    centre = (share + z**2 / (2 * total)) / (1 + z**2 / total)
+    half = z / (1 + z**2 / total) * math.sqrt(share * (1 - share) / total + z**2 / (4 * total**2))
+    return max(0.0, centre - half), min(1.0, centre + half)

@@ -1,0 +1,95 @@
+"""Estimates from validation images, held to simulations in which the truth is known."""
+
+import math
+from itertools import product
+
+import numpy as np
+import pytest
+
+from search.estimate import Candidates, bias_corrected, mcnemar, wilson_interval
+
+IMAGES, TRIALS = 150, 50
+
+
+def candidates(correct) -> Candidates:
+    """Of two classes, from whether each trial is right on each image."""
+    trials, images = correct.shape
+    labels = np.arange(images) % 2
+    predicted = np.where(correct, labels, 1 - labels)
+    return Candidates(tuple(range(trials)), labels, predicted, np.where(correct, 0.1, 2.0).astype(np.float32))
+
+
+def equal_trials(chance, truth: float, hard: bool) -> np.ndarray:
+    """Whether each trial is right on each image: all are right with the same probability, which is ``truth``; where
+    some images are harder, all find the same ones hard."""
+    easy = chance.beta(0.3 * truth, 0.3 * (1 - truth), IMAGES) if hard else np.full(IMAGES, truth)
+    return chance.random((TRIALS, IMAGES)) < easy
+
+
+@pytest.mark.parametrize(("truth", "hard"), [(0.9, False), (0.9, True), (0.8, True)])
+def test_the_best_of_fifty_equal_trials_looks_better_than_it_is_and_the_estimate_does_not(truth, hard) -> None:
+    chance, rounds = np.random.default_rng(1), 200
+    maxima, estimates, covered = [], [], 0
+    for _ in range(rounds):
+        correct = equal_trials(chance, truth, hard)
+        found = bias_corrected(candidates(correct), "val_accuracy")
+        maxima.append(correct.mean(1).max() - truth)
+        estimates.append(found.accuracy - truth)
+        covered += found.low <= truth <= found.high
+    assert np.mean(maxima) > 0.02
+    assert abs(np.mean(estimates)) < 0.005
+    assert 0.92 <= covered / rounds <= (0.98 if hard else 1)  # wider than need be where trials fail independently
+
+
+def test_wilsons_interval_covers_what_it_says() -> None:
+    """The exact coverage, from the binomial distribution."""
+    for total, truth in product((50, 150, 600), (0.7, 0.9, 0.97)):
+        covered = sum(
+            math.comb(total, k) * truth**k * (1 - truth) ** (total - k)
+            for k in range(total + 1)
+            if wilson_interval(k / total, total)[0] <= truth <= wilson_interval(k / total, total)[1]
+        )
+        assert covered == pytest.approx(0.95, abs=0.03), (total, truth)
+
+
+def test_one_trial_alone_is_estimated_as_it_is() -> None:
+    correct = np.random.default_rng(0).random((1, 400)) < 0.8
+    assert bias_corrected(candidates(correct), "val_accuracy").accuracy == pytest.approx(correct.mean(), abs=0.005)
+
+
+def test_the_estimate_is_the_same_every_time() -> None:
+    correct = np.random.default_rng(0).random((5, 60)) < 0.8
+    assert bias_corrected(candidates(correct), "val_accuracy") == bias_corrected(candidates(correct), "val_accuracy")
+
+
+@pytest.mark.parametrize("metric", ["val_loss", "val_accuracy", "val_balanced_accuracy", "val_macro_f1"])
+def test_scores_of_weighted_images_are_those_of_repeated_ones(metric) -> None:
+    import torch
+
+    from trainable.epoch import score
+
+    chance = np.random.default_rng(0)
+    labels, logits = chance.integers(3, size=40), chance.normal(size=(4, 40, 3)).astype(np.float32)
+    weights = chance.integers(1, 4, size=(2, 40)).astype(np.float32)
+    found = Candidates.from_logits(range(4), logits, labels).scores(metric, weights)
+    for row, trial in product(range(2), range(4)):
+        rows = np.repeat(np.arange(40), weights[row].astype(int))
+        expected = score(torch.from_numpy(logits[trial][rows]), torch.from_numpy(labels[rows]))
+        sign = -1 if metric == "val_loss" else 1
+        assert found[row, trial] == pytest.approx(sign * expected[metric.removeprefix("val_")], abs=1e-5)
+
+
+def test_a_class_that_is_in_no_sample_harms_nothing() -> None:
+    correct = np.random.default_rng(0).random((3, 2)) < 0.5
+    for metric in ("val_balanced_accuracy", "val_macro_f1"):
+        assert 0 <= bias_corrected(candidates(correct), metric).accuracy <= 1
+
+
+@pytest.mark.parametrize(
+    ("only", "only_others", "both", "expected"),
+    [(0, 0, 9, 1.0), (5, 0, 90, 2 / 2**5), (0, 5, 0, 2 / 2**5), (3, 3, 2, 1.0), (8, 2, 5, 2 * (1 + 10 + 45) / 2**10)],
+)
+def test_mcnemar(only, only_others, both, expected) -> None:
+    correct = np.array([True] * only + [False] * only_others + [True] * both)
+    others = np.array([False] * only + [True] * only_others + [True] * both)
+    assert mcnemar(correct, others) == pytest.approx(expected)
