@@ -74,9 +74,6 @@ class Estimate:
     accuracy: float
     low: float
     high: float
-    candidates: int
-    """Among so many trials the best was chosen."""
-    images: int
 
     def __str__(self) -> str:
         return f"{self.accuracy:.1%} (95 % interval {self.low:.1%} to {self.high:.1%})"
@@ -101,7 +98,7 @@ def bias_corrected(candidates: Candidates, metric: str, seed: int = 0) -> Estima
         count = outside.sum(1)
         shares.append((correct[chosen] & outside).sum(1)[count > 0] / count[count > 0])
     accuracy = float(np.concatenate(shares).mean())
-    return Estimate(accuracy, *wilson_interval(accuracy, images), len(candidates.trials), images)
+    return Estimate(accuracy, *wilson_interval(accuracy, images))
 
 
 def mcnemar(correct: NDArray[np.bool_], others: NDArray[np.bool_]) -> float:

@@ -122,7 +122,7 @@ def _judge(run: "Run", number: int, best: int | None, config: "Config", made: "R
         value=trials.loc[trials["trial"] == number, metric].item(),
         same_curve=made.same_curve,
         precision=made.settings.train.precision,
-        candidates=int((trials["epochs"] > 0).sum()),
+        candidates=len(candidates.trials),
     )
 
 

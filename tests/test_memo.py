@@ -213,3 +213,11 @@ def test_a_process_that_holds_a_block_and_does_not_go_on_is_not_waited_for_for_e
         assert torch.equal(activations(frozen, 12, tmp_path, records, None), expected[12, None])
         assert shelf.has(12, 0)
         assert not shelf.has(12, 1)
+
+
+def test_clearing_goes_on_with_a_removal_that_was_cut_off(frozen, records, tmp_path, capsys) -> None:
+    activations(frozen, 12, tmp_path, records, None)
+    (view,) = BlockStore(tmp_path, PLENTY, 0).views()
+    view.folder.rename(tmp_path / "key.0.gone")
+    assert main(["--folder", str(tmp_path), "--clear"]) == 0
+    assert not list(tmp_path.rglob("*.safetensors"))

@@ -122,6 +122,13 @@ class BlockStore:
         shutil.rmtree(gone, ignore_errors=True)
         return not gone.exists()
 
+    def sweep(self) -> int:
+        """Go on with removals that were cut off; the bytes that remain of them."""
+        leftovers = list(self.folder.glob(f"*{_GONE}"))
+        for folder in leftovers:
+            shutil.rmtree(folder, ignore_errors=True)
+        return sum(_bytes_in(folder) for folder in leftovers)
+
     def reserve(self, file: Path, size: int) -> IO[bytes] | None:
         """A new file of ``size`` bytes that counts towards the budget from now on; None where there is no room."""
         if time.monotonic() - self._refused < _PATIENCE_S:
@@ -158,11 +165,9 @@ class BlockStore:
             with contextlib.suppress(FileNotFoundError), open(partial, "a") as stream:
                 if take_lock(stream):
                     partial.unlink()
-        leftovers = list(self.folder.glob(f"*{_GONE}"))  # whose removal was cut off
-        for folder in leftovers:
-            shutil.rmtree(folder, ignore_errors=True)
+        left = self.sweep()
         views = self.views()
-        total = sum(view.bytes for view in views) + sum(_bytes_in(folder) for folder in leftovers)
+        total = left + sum(view.bytes for view in views)
         for view in views:
             if total + size <= self._budget:
                 break

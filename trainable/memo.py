@@ -217,6 +217,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     store = BlockStore(options.folder, 0, 0)
     views = [view for view in store.views() if _chosen(view, options)]
     if options.clear:
+        store.sweep()
         removed = [view for view in views if store.remove(view)]
         print(f"removed {len(removed)} of {len(views)} views, {format_bytes(sum(view.bytes for view in removed))}")
     else:

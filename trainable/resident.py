@@ -15,7 +15,7 @@ class Resident:
     def __init__(self, device: torch.device) -> None:
         self._device = device
         self._views: OrderedDict[Hashable, torch.Tensor] = OrderedDict()
-        self._room = _room_on(device)
+        self._all_room = self._room = _room_on(device)
 
     def get(self, key: Hashable) -> torch.Tensor | None:
         """The view ``[N, …]``, or None where it is not here."""
@@ -28,7 +28,7 @@ class Resident:
         larger than all the room there is, or the device is no GPU."""
         present = [block for block in blocks if block is not None]
         size = sum(block.nbytes for block in present)
-        if not present or len(present) < len(blocks) or size > _room_on(self._device):
+        if not present or len(present) < len(blocks) or size > self._all_room:
             return None
         while size > self._room:
             _, gone = self._views.popitem(last=False)
