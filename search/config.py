@@ -12,7 +12,7 @@ from search.agreement import disagreements
 from search.method import PrunerConfig, SamplerConfig
 from search.override import apply_overrides
 from search.problem import Problem, problems_in, refusal, unusable_numbers
-from search.sections import DataConfig, MemoConfig, ModelConfig, ResourcesConfig, SearchConfig, Section
+from search.sections import DataConfig, MemoConfig, ModelConfig, ReportConfig, ResourcesConfig, SearchConfig, Section
 from search.space import Space
 from search.spec import read_space
 from search.yaml_source import Origins, read_yaml
@@ -81,6 +81,7 @@ class Config(Section):
     search: SearchConfig = SearchConfig()
     resources: ResourcesConfig = ResourcesConfig()
     memo: MemoConfig = MemoConfig()
+    report: ReportConfig = ReportConfig()
     record: dict[str, Any] | None = None
     """What a run adds to the configuration that it keeps (digests, versions); nothing reads it as a setting."""
     _origins: Origins = PrivateAttr(default_factory=Origins)

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 from scipy.special import log_softmax
-from scipy.stats import binomtest
 
 _ROUNDS, _AT_ONCE = 2000, 200
 
@@ -99,17 +98,6 @@ def bias_corrected(candidates: Candidates, metric: str, seed: int = 0) -> Estima
         shares.append((correct[chosen] & outside).sum(1)[count > 0] / count[count > 0])
     accuracy = float(np.concatenate(shares).mean())
     return Estimate(accuracy, *wilson_interval(accuracy, images))
-
-
-def mcnemar(correct: NDArray[np.bool_], others: NDArray[np.bool_]) -> float:
-    """The exact McNemar test (McNemar, *Psychometrika* 12, 1947): how probable so uneven a split of the images on which
-    exactly one of two models is right would be, were both equally good.
-
-    Args:
-        correct, others: whether each model is right on each of the same images, ``[N]``.
-    """
-    only, only_others = int((correct & ~others).sum()), int((others & ~correct).sum())
-    return float(binomtest(only, only + only_others).pvalue) if only + only_others else 1.0
 
 
 def wilson_interval(share: float, total: int, z: float = 1.959964) -> tuple[float, float]:

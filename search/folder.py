@@ -13,10 +13,14 @@ import yaml
 from search.config import Config
 from search.plan import Plan
 from trainable.errors import InputError
+from trainable.images import ImageSet
 from trainable.lock import take_lock
 from trainable.settings import TrialSettings
 
 CONFIG, IMAGES, STUDY, SETTINGS, LOG = "config.yaml", "images.csv", "study.db", "settings.json", "run.log"
+
+SEALED = "sealed.csv"
+"""The test images: in a table of their own, since trials are given ``images.csv``."""
 
 _LOCK = ".lock"
 
@@ -65,7 +69,9 @@ def create_folder(folder: Path, plan: Plan) -> None:
     """
     try:
         folder.mkdir(parents=True)
-        plan.images.save(folder / IMAGES)
+        plan.images.only("train", "val").save(folder / IMAGES)
+        if plan.images.split("test"):
+            plan.images.only("test").save(folder / SEALED)
         (folder / CONFIG).write_text(yaml.safe_dump(_resolved(plan), sort_keys=False, allow_unicode=True))
     except FileExistsError as error:
         raise InputError(
@@ -74,6 +80,15 @@ def create_folder(folder: Path, plan: Plan) -> None:
         ) from error
     except OSError as error:
         raise InputError(f"--out must be a folder that can be written to; got {folder}: {error.strerror}") from error
+
+
+def load_images(run: Path) -> ImageSet:
+    """All images of a run, those of the sealed test split among them.
+
+    Raises:
+        InputError: one of the images, or the table, has gone.
+    """
+    return ImageSet.load(run / IMAGES, *([run / SEALED] if (run / SEALED).is_file() else []))
 
 
 def write_settings(settings: TrialSettings) -> TrialSettings:

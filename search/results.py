@@ -6,9 +6,10 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+import yaml
 
 from trainable.errors import InputError
-from trainable.settings import EPOCH_METRICS
+from trainable.settings import EPOCH_METRICS, METRICS
 
 TRIALS, CURVES = "trials.csv", "curves.csv"
 
@@ -26,24 +27,50 @@ class Run:
     parameters: tuple[str, ...]
     """The columns of ``trials`` that hold the searched settings."""
 
+    metric: str
+    """The one that the search optimised, of ``METRICS``."""
+
     def __repr__(self) -> str:
         counts = ", ".join(f"{n} {state}" for state, n in self.trials["state"].value_counts().items())
-        return f"Run({self.folder}: {counts or 'no trials'})"
+        best = f"; best: trial {self.best}, {self.metric} {self.score(self.best):.4f}" if self.ranked() else ""
+        return f"Run({self.folder}: {counts or 'no trials'}{best})"
 
-    def best(self, maximize: bool) -> int:
-        """The number of the best complete trial: by value, then the lower loss, then the shorter time.
+    @property
+    def best(self) -> int:
+        """The number of the best complete trial.
 
         Raises:
             InputError: no trial is complete.
         """
-        complete = self.trials[self.trials["state"] == "COMPLETE"]
-        if complete.empty:
+        ranked = self.ranked()
+        if not ranked:
             raise InputError(
                 f"there must be a complete trial to report on; {self.folder} has none yet. Go on with "
                 f"--resume {self.folder}"
             )
-        ranked = complete.sort_values(["value", "val_loss", "seconds"], ascending=[not maximize, True, True])
-        return int(ranked["trial"].iloc[0])
+        return ranked[0]
+
+    def ranked(self, *, pruned: bool = False) -> list[int]:
+        """The numbers of the complete trials, the best first: by the metric at their best epoch, then the lower loss,
+        then the shorter time.
+
+        Args:
+            pruned: whether those that were stopped early count, too, by the epochs that they had.
+        """
+        rows = self.trials[self.trials["epochs"] > 0 if pruned else self.trials["state"] == "COMPLETE"]
+        ascending = [METRICS[self.metric] == "minimize", True, True]
+        numbers: list[int] = rows.sort_values([self.metric, "val_loss", "seconds"], ascending=ascending)[
+            "trial"
+        ].tolist()
+        return numbers
+
+    def score(self, number: int) -> float:
+        """The metric of a trial at its best epoch."""
+        return float(self.row(number)[self.metric])
+
+    def row(self, number: int) -> "pd.Series[Any]":
+        """The row of a trial in ``trials``."""
+        return self.trials[self.trials["trial"] == number].iloc[0]
 
 
 def write_tables(
@@ -63,8 +90,8 @@ def write_tables(
         "node",
         "reason",
     ]
-    _write(pd.DataFrame(rows, columns=columns), folder / TRIALS)
-    _write(pd.DataFrame(curves, columns=["trial", *EPOCH_METRICS]), folder / CURVES)
+    write_table(pd.DataFrame(rows, columns=columns), folder / TRIALS)
+    write_table(pd.DataFrame(curves, columns=["trial", *EPOCH_METRICS]), folder / CURVES)
 
 
 def load_run(folder: Path) -> Run:
@@ -81,13 +108,15 @@ def load_run(folder: Path) -> Run:
         raise InputError(f"{folder} has no {error.filename} yet: its search has not got as far") from error
     names = list(trials.columns)
     parameters = names[names.index("first") + 1 : names.index(_METRIC_COLUMNS[0])]
-    return Run(folder, trials, curves, tuple(parameters))
+    metric = yaml.safe_load((folder / "config.yaml").read_text())["search"]["metric"]
+    return Run(folder, trials, curves, tuple(parameters), metric)
 
 
 _METRIC_COLUMNS = [name for name in EPOCH_METRICS if name not in ("epoch", "lr", "epoch_time_s", "images_per_s")]
 
 
-def _write(table: pd.DataFrame, file: Path) -> None:
+def write_table(table: pd.DataFrame, file: Path) -> None:
+    """Write a table as CSV; the file is whole or not there."""
     partial = file.with_name("." + file.name)
     table.to_csv(partial, index=False)
     partial.replace(file)

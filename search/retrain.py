@@ -8,82 +8,84 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
+from numpy.typing import NDArray
 
+from search.finalists import repeated
 from search.folder import read_settings
 from search.results import Run
 from trainable.bundle import Bundle, save_bundle
-from trainable.epoch import score
-from trainable.images import ImageSet
+from trainable.images import ImageSet, Record
 from trainable.settings import TrialSettings
 from trainable.training import Training
 from trainable.trial import start_training
 
+Logits = NDArray[np.float32]
+
 
 @dataclass(frozen=True)
 class Retrained:
-    """What came of it."""
+    """A trained model; the next one takes its place in memory, so it must be judged and saved before."""
 
     settings: TrialSettings
-    images: ImageSet
-    epochs: int
+    training: Training
     same_curve: bool
     """Whether every epoch gave the very numbers that it gave in the search."""
-    val: dict[str, float]
-    """The model's loss, accuracy, balanced_accuracy, macro_f1 on the validation split."""
-    test: dict[str, float] | None
-    """The same on the sealed test split; None where there is none, or where it stayed sealed."""
-    predictions: pd.DataFrame
-    """A row an image of the validation and test splits: split, path, class, predicted, confidence, correct."""
+
+    def judge(self, records: Sequence[Record]) -> Logits:
+        """The logits ``[N, C]`` of what the user is handed: the whole network, in full precision."""
+        model = Bundle(self.training.backbone, self.training.images.classes, {})
+        return torch.cat(list(model.logits([record.path for record in records]))).numpy()
+
+    def save(self, folder: Path, facts: dict[str, Any]) -> None:
+        """Write the model.
+
+        Args:
+            facts: what ``model.yaml`` should say beside how it was trained.
+        """
+        backbone, images = self.training.backbone, self.training.images
+        trained: dict[str, Any] = {
+            "epochs": len(self.training.history),
+            "settings": self.settings.train.model_dump(mode="json"),
+            "seed": self.settings.seed,
+            "weights": backbone.weights_note,
+            "weights_digest": backbone.digest,
+            "data_digest": images.digest,
+        }
+        save_bundle(folder, backbone, images.classes, {**trained, **facts})
 
 
-def retrain(
-    run: Run, number: int, folder: Path, say: Callable[[str], None], splits: Sequence[str] = ("val", "test")
-) -> Retrained:
-    """Train trial ``number`` again, from the same seed on the same views, and save the model in ``folder``.
+def retrain(run: Run, number: int, say: Callable[[str], None], images: ImageSet | None = None) -> Retrained:
+    """Train trial ``number`` again, to its best epoch, from the same seed on the same views.
 
     Args:
-        splits: what to score the model on.
+        images: what to train on; None: what the trial was trained on.
     """
     recorded = run.curves[run.curves["trial"] == number].sort_values("epoch")
     epochs = int(run.trials.loc[run.trials["trial"] == number, "best_epoch"].item())
     settings = read_settings(run.folder, number).model_copy(update={"folder": None})
     training = start_training(settings)
+    if images is not None:
+        training = Training(settings, images, training.backbone)
     for _ in range(epochs):
         metrics = training.run_epoch()
         say(f"retraining: epoch {metrics['epoch']} of {epochs}, {settings.metric} {metrics[settings.metric]:.4f}")
-    same = _same(recorded["val_loss"], training) and _same(recorded["train_loss"], training)
-    # What is judged is what the user is handed: the whole network, in full precision.
-    model = Bundle(training.backbone, training.images.classes, {})
-    tables, scores = [], {}
-    for split in splits:
-        records = training.images.split(split)
-        if records:
-            logits = torch.cat(list(model.logits([record.path for record in records])))
-            scores[split] = score(logits, torch.tensor([record.label for record in records]))
-            tables.append(_table(training.images, split, logits))
-    facts: dict[str, Any] = {
-        "trial": number,
-        "epochs": epochs,
-        "settings": settings.train.model_dump(mode="json"),
-        "seed": settings.seed,
-        "weights": training.backbone.weights_note,
-        "weights_digest": training.backbone.digest,
-        "data_digest": training.images.digest,
-        "metrics": scores,
-    }
-    save_bundle(folder, training.backbone, training.images.classes, facts)
-    return Retrained(settings, training.images, epochs, same, scores["val"], scores.get("test"), pd.concat(tables))
+    same = all(_same(recorded[name], training) for name in ("val_loss", "train_loss"))
+    return Retrained(settings, training, same)
 
 
-def _same(recorded: pd.Series, training: Training) -> bool:
-    """Whether a recorded curve (read back from text) is the retrained one, to the last bit."""
-    curve = [metrics[str(recorded.name)] for metrics in training.history]
-    return bool(np.array_equal(recorded.to_numpy()[: len(curve)], np.array(curve)))
+def load_repetition(run: Run, number: int, epochs: int) -> Retrained:
+    """A finalist as it was trained with the first of its other seeds."""
+    settings = repeated(run.folder, number, 1)
+    training = start_training(settings)
+    training.resume()
+    assert len(training.history) == epochs
+    return Retrained(settings, training, same_curve=False)
 
 
-def _table(images: ImageSet, split: str, logits: torch.Tensor) -> pd.DataFrame:
-    confidence, predicted = logits.softmax(1).max(1)
+def predictions_table(images: ImageSet, split: str, logits: Logits, temperature: float) -> pd.DataFrame:
+    """A row an image: split, path, class, predicted, confidence, correct."""
     records = images.split(split)
+    confidence, predicted = torch.from_numpy(logits / np.float32(temperature)).softmax(1).max(1)
     return pd.DataFrame(
         {
             "split": split,
@@ -94,3 +96,9 @@ def _table(images: ImageSet, split: str, logits: torch.Tensor) -> pd.DataFrame:
             "correct": [record.label == i for record, i in zip(records, predicted.tolist(), strict=True)],
         }
     )
+
+
+def _same(recorded: pd.Series, training: Training) -> bool:
+    """Whether a recorded curve (read back from text) is the retrained one, to the last bit."""
+    curve = [metrics[str(recorded.name)] for metrics in training.history]
+    return bool(np.array_equal(recorded.to_numpy()[: len(curve)], np.array(curve)))

@@ -10,6 +10,7 @@ import re
 import sys
 import time
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -59,16 +60,15 @@ def _parser() -> argparse.ArgumentParser:
 
 def _run(options: argparse.Namespace) -> int:
     folder, config = _read(options)
-    from search.folder import IMAGES, LOG, create_folder, holding
+    from search.folder import LOG, create_folder, holding, load_images
     from search.journal import Journal
     from search.plan import make_plan, plan_for
-    from trainable.images import ImageSet
 
     say = Journal()
     if options.resume:
         with holding(folder):  # said now, not after the plan was made
             pass
-        plan = plan_for(config, ImageSet.load(folder / IMAGES), say)
+        plan = plan_for(config, load_images(folder), say)
     else:
         plan = make_plan(config, say)
         say(f"data: {plan.images}")
@@ -83,19 +83,20 @@ def _run(options: argparse.Namespace) -> int:
         create_folder(folder, plan)
     with holding(folder):
         say.open(folder / LOG)
-        reason = _search(folder, plan, options, say)
-        say(f"search ended: {reason}")
-        if reason == "interrupted":
-            say(f"To go on: python -m search.run --resume {folder}")
-            return 130
-        return 0 if options.no_report else _report(folder, say)
+        with ExitStack() as stack:  # the report trains the finalists on the same Ray
+            reason = _search(folder, plan, options, say, stack)
+            say(f"search ended: {reason}")
+            if reason == "interrupted":
+                say(f"To go on: python -m search.run --resume {folder}")
+                return 130
+            return 0 if options.no_report else _report(folder, say, options.address)
 
 
-def _report(folder: Path, say: "Journal") -> int:
+def _report(folder: Path, say: "Journal", address: str | None) -> int:
     from search.report import make_report
 
     try:
-        return make_report(folder, None, say)
+        return make_report(folder, None, say, address)
     except KeyboardInterrupt:
         say(f"\ninterrupted. To report: python -m search.report {folder}")
         raise
@@ -137,8 +138,8 @@ def _seconds(text: str) -> float:
         raise InputError(f"--time-budget {error}") from error
 
 
-def _search(folder: Path, plan: "Plan", options: argparse.Namespace, say: "Journal") -> str:
-    """Run the trials; why the search ended, in words."""
+def _search(folder: Path, plan: "Plan", options: argparse.Namespace, say: "Journal", stack: ExitStack) -> str:
+    """Run the trials; why the search ended, in words. Ray stays up until the stack is closed."""
     from search.experiment import ray_cluster, run_experiment
     from search.folder import CONFIG, IMAGES, study_address, trial_folder, write_settings
     from search.progress import Progress
@@ -150,22 +151,22 @@ def _search(folder: Path, plan: "Plan", options: argparse.Namespace, say: "Journ
     study = Study(stored, plan.space, search, plan.first)
     if study.finished:
         return "all trials are done"
-    with ray_cluster(plan.config.resources, options.address, say) as cluster:
-        say(f"running {search.trials} trials, {cluster.concurrency} at a time; results go to {folder}")
-        progress = Progress(search.trials, search.metric, study.counts(), note=say.note)
-        began = (folder / CONFIG).stat().st_mtime
+    cluster = stack.enter_context(ray_cluster(plan.config.resources, options.address, say))
+    say(f"running {search.trials} trials, {cluster.concurrency} at a time; results go to {folder}")
+    progress = Progress(search.trials, search.metric, study.counts(), note=say.note)
+    began = (folder / CONFIG).stat().st_mtime
 
-        def make_settings(proposal: "Proposal") -> "TrialSettings":
-            own = trial_folder(folder, proposal.number)
-            return write_settings(plan.settings(proposal, folder / IMAGES, own, cluster.threads, began))
+    def make_settings(proposal: "Proposal") -> "TrialSettings":
+        own = trial_folder(folder, proposal.number)
+        return write_settings(plan.settings(proposal, folder / IMAGES, own, cluster.threads, began))
 
-        def write() -> None:
-            write_tables(folder, *study.tables(), plan.space.keys)
+    def write() -> None:
+        write_tables(folder, *study.tables(), plan.space.keys)
 
-        try:
-            return run_experiment(study, search, cluster, progress, make_settings, on_finished=now_and_then(write))
-        finally:
-            write()
+    try:
+        return run_experiment(study, search, cluster, progress, make_settings, on_finished=now_and_then(write))
+    finally:
+        write()
 
 
 def now_and_then(work: Callable[[], None], seconds: float = 2) -> Callable[[], None]:

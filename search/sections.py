@@ -107,3 +107,15 @@ class MemoConfig(Section):
     """Bytes that it may take; None: a quarter of the free disk, and at most 20 GB. In YAML also 200MB, 20GB."""
     folder: Text | None = None
     """None: in the user's cache."""
+
+
+class ReportConfig(Section):
+    """How the best configuration is found among those that looked best, and what it is trained on at last."""
+
+    finalists: Annotated[int, Field(ge=0)] = 3
+    """So many of the best configurations, and the tutorial's recipes, are trained again with other seeds; 0: none, the
+    best trial is taken at its word."""
+    seeds: Annotated[int, Field(ge=1)] = 3
+    """How often each is trained again."""
+    retrain_on: Literal["train", "train+val"] = "train"
+    """train+val: the model that is handed over learns from the validation images, too; only with a test split."""

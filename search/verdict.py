@@ -1,12 +1,16 @@
 """What a run found, in numbers and in plain words."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import pandas as pd
 
+from search.calibration import Calibration
+from search.comparison import Comparison
 from search.estimate import Estimate, wilson_interval
+from search.finalists import Choice
+from search.openings import Opening
 
 
 @dataclass(frozen=True)
@@ -33,96 +37,176 @@ def wilson(correct: int, total: int) -> Score:
 
 
 @dataclass(frozen=True)
-class Recipe:
-    """One of the tutorial's recipes, as the search ran it."""
+class Baseline:
+    """What always answering with the most frequent class would reach."""
 
-    name: str
-    trial: int
-    value: float
-    """The metric that it reached on the validation split, at its best epoch."""
-    chance: float
-    """How probable a difference between it and the chosen trial as large as this is, were both equally accurate."""
+    answer: str
+    accuracy: float
 
 
 _SIGNIFICANT = 0.05
 
-_HALF = " There the frozen stages compute in bf16; the model judged here computes in fp32, and can differ in an image."
+_IMAGES = {"test": "sealed test images", "val": "validation images"}
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """The retrained model's scores, and those of the tutorial's recipes in the search."""
+    """How good the chosen model is, what it was chosen from, and whether the search was worth it."""
 
     trial: int
-    best: int | None
-    """The best complete trial; another than ``trial`` where the user asked for that; None: no trial is complete."""
+    asked_for: bool
+    """Whether the user asked for this trial; then the test split stays sealed."""
+    values: str
+    """The chosen settings, in words."""
     epochs: int
     metric: str
-    val: Score
-    test: Score | None
-    estimate: Estimate
-    """What to expect of the best trial on new images, by the validation images alone."""
-    recipes: Sequence[Recipe]
     value: float
-    """The metric that the chosen trial reached there."""
+    """The metric that the trial reached in the search, at its best epoch."""
+    candidates: int
+    """Configurations that were trained."""
+    val: Score
+    """Of the model that was trained on the training split."""
+    test: Score | None
+    """Of the model that is handed over."""
+    estimate: Estimate
+    """What to expect on new images, by the validation images alone."""
+    baseline: Baseline
+    choice: Choice | None
+    """None where the best trial was taken at its word."""
+    names: Mapping[int, str]
+    """Of the finalists."""
+    seeds: int
+    comparisons: Sequence[Comparison]
+    recipe: str
+    """The tutorial's recipe that the chosen trial is itself; empty: none."""
+    calibration: Calibration
+    openings: Sequence[Opening]
     same_curve: bool
     precision: str
     """Of the frozen stages in the search; the model that is judged computes in fp32."""
-    candidates: int
-    """Configurations among which the chosen one was the best."""
+    retrained_on: str
+
+    @property
+    def honest(self) -> float:
+        """The accuracy to be believed: on the test split where there is one, else the corrected estimate."""
+        return self.test.accuracy if self.test is not None else self.estimate.accuracy
+
+    @property
+    def optimism(self) -> float:
+        """How much better the validation accuracy looks."""
+        return self.val.accuracy - self.honest
 
     def sentences(self) -> list[str]:
-        """The verdict in plain words, a paragraph an item."""
-        metric = self.metric.removeprefix("val_").replace("_", " ")
-        asked_for = self.trial != self.best
-        which = "No trial is complete."
-        if self.best is not None:
-            which = f"The best of {self.candidates} configurations is trial {self.best}."
-        if asked_for:
-            which = f"This is trial {self.trial}, which you asked for; {which[0].lower()}{which[1:]}"
-        epochs = f"{self.epochs} epoch" + ("s" if self.epochs != 1 else "")
-        said = [
-            f"{which} Trained again for {epochs}, {'trial ' + str(self.trial) if asked_for else 'it'} classifies "
-            f"{self.val} of the validation images correctly."
-        ]
-        if asked_for:
-            said.append("The sealed test images, if there are any, are kept for the best.")
-        elif self.test is not None:
-            said.append(
-                f"On the sealed test images, which played no part in the search: {self.test}. "
-                "This is the figure to quote."
+        """The verdict in plain words, a paragraph an item; the first two say what matters."""
+        if self.asked_for:
+            return [
+                f"This is trial {self.trial}, which you asked for ({self.values}). Trained again for {self._epochs()}, "
+                f"it classifies {self.val} of the validation images correctly.",
+                "The sealed test images, if there are any, are kept for the best.",
+                *self._details(),
+            ]
+        return [self._quality(), self._worth(), *self._details()]
+
+    def _quality(self) -> str:
+        guess = f"always answering “{self.baseline.answer}” would be right in {self.baseline.accuracy:.1%}"
+        use = f"Use trial {self.trial} ({self.values}, {self._epochs()})"
+        if self.test is not None:
+            return (
+                f"{use}: it classifies {self.test} of the sealed test images correctly. They played no part in the "
+                f"search, so this is the figure to quote; {guess}."
             )
-        else:
-            said.append(
-                "There is no test split, and the best of many validation scores is too good to be true. Allowing for "
-                f"the choice, expect {self.estimate} on new images (BBC-CV). Set data.test to seal a part of your "
-                "images, and to measure it."
+        return (
+            f"{use}, and expect it to classify {self.estimate} of new images correctly; {guess}. There is no test "
+            "split: this is an estimate from the validation images (BBC-CV), which allows for the choice."
+        )
+
+    def _worth(self) -> str:
+        if self.recipe:
+            return (
+                f"Nothing that the search tried is worth more than the tutorial's recipe “{self.recipe}”: it is the "
+                "winner itself."
             )
-        said += [self._comparison(recipe, metric) for recipe in self.recipes]
+        if not self.comparisons:
+            return "None of the tutorial's recipes was trained to its end, so there is nothing to compare with."
+        better = [one for one in self.comparisons if one.chance < _SIGNIFICANT and one.difference > 0]
+        judged = f"on the same {self.comparisons[0].images:,} {_IMAGES[self.comparisons[0].split]}"
+        each = "; ".join(_describe(one) for one in self.comparisons)
+        if len(better) == len(self.comparisons):
+            return f"The search was worth it: {judged} it is {each}. That is more than chance."
+        if better:
+            beaten = " and ".join(f"“{one.name}”" for one in better)
+            return f"The search beat the tutorial's recipe {beaten}, but not both for certain: {judged} it is {each}."
+        return f"Whether the search bought anything over the tutorial's recipes cannot be told: {judged} it is {each}."
+
+    def _details(self) -> list[str]:
+        said = []
+        if self.choice is not None:
+            said.append(self._finalists(self.choice))
+        if not self.asked_for:
+            said.append(
+                f"Of {self.candidates} configurations it was chosen by its validation {_spoken(self.metric)}: "
+                f"{self.value:.4f} in the search, at its best epoch. Its validation accuracy, {self.val}, is "
+                f"{_points(self.optimism)} than the honest figure."
+            )
+        calibration = self.calibration
+        if calibration.temperature != 1:
+            said.append(
+                f"Its confidence was {'too high' if calibration.temperature > 1 else 'too low'}: divided by "
+                f"{calibration.temperature:.2f} (temperature scaling, fitted on the validation images) its logits give "
+                f"probabilities that are off by {calibration.after:.1%} on average instead of {calibration.before:.1%} "
+                f"on the {_IMAGES[calibration.split]}."
+            )
+        if self.retrained_on == "train+val":
+            said.append(
+                "The model that is handed over was trained on the validation images, too; validation scores are those "
+                "of the same configuration trained on the training images alone."
+            )
+        said += self._opened()
         said.append(
             "Retraining gave the very numbers of the search, epoch by epoch."
-            + (_HALF if self.precision == "bf16" else "")
             if self.same_curve
             else "Retraining did not give exactly the numbers of the search: other hardware, thread count or "
             "library versions add up floating-point numbers in another order."
         )
+        if self.precision == "bf16":
+            said.append(
+                "In the search the frozen stages compute in bf16; the model judged here computes in fp32, and can "
+                "differ in an image."
+            )
         return said
 
-    def _comparison(self, recipe: Recipe, metric: str) -> str:
-        if recipe.trial == self.trial:
-            return f"Trial {self.trial} is the tutorial's recipe “{recipe.name}” itself."
+    def _finalists(self, choice: Choice) -> str:
+        others = [self.names[trial] for trial in choice.tied if trial != choice.winner]
+        mean = f"a mean validation {_spoken(self.metric)} of {choice.mean:.4f}"
         said = (
-            f"The tutorial's recipe “{recipe.name}” reached a validation {metric} of {recipe.value:.4f}; "
-            f"trial {self.trial} {self.value:.4f}. "
+            f"{len(self.names)} finalists were trained again, each with {self.seeds} other seeds. "
+            f"{self.names[choice.winner].capitalize()} reached {mean}"
         )
-        test = f"{self.val.total} images (exact McNemar test, p = {recipe.chance:.2g})"
-        if recipe.chance >= _SIGNIFICANT:
-            return f"{said}Which of the two is more accurate cannot be told from {test}."
-        return f"{said}That they differ in accuracy is more than chance on {test}."
+        if not others:
+            return f"{said}, the best by more than one standard error ({choice.error:.4f})."
+        tie = f"{', '.join(others)} {'are' if len(others) > 1 else 'is'} within one standard error ({choice.error:.4f})"
+        return f"{said}; {tie} of the best mean, {choice.best_mean:.4f}, too, and it is the cheapest to train of them."
+
+    def _opened(self) -> list[str]:
+        if len(self.openings) < 2:
+            return []
+        models = len({opening.weights for opening in self.openings})
+        return [
+            f"The sealed test images have been opened {len(self.openings)} times, for {models} model"
+            f"{'s' if models > 1 else ''}; the first time on {self.openings[0].time}. "
+            + (
+                "Whatever was decided after that, the figure above no longer judges it fairly."
+                if models > 1
+                else "It was the same model each time, so the figure stands."
+            )
+        ]
+
+    def _epochs(self) -> str:
+        return f"{self.epochs} epoch" + ("s" if self.epochs != 1 else "")
 
     def to_dict(self) -> dict[str, Any]:
         """All numbers, for ``report.json``."""
-        numbers = asdict(self)
+        numbers = {**asdict(self), "honest_accuracy": self.honest, "optimism": self.optimism}
         for split, score in (("val", self.val), ("test", self.test)):
             if score is not None:
                 numbers[split]["accuracy"] = score.accuracy
@@ -133,3 +217,25 @@ def score_split(predictions: pd.DataFrame, split: str) -> Score | None:
     """The score on one split of a table with the columns split and correct; None where it has no image."""
     correct = predictions.loc[predictions["split"] == split, "correct"]
     return wilson(int(correct.sum()), len(correct)) if len(correct) else None
+
+
+def majority(predictions: pd.DataFrame) -> Baseline:
+    """The baseline of the images in a table with the column class."""
+    shares = predictions["class"].value_counts(normalize=True)
+    return Baseline(str(shares.index[0]), float(shares.iloc[0]))
+
+
+def _describe(comparison: Comparison) -> str:
+    better = "more" if comparison.difference >= 0 else "less"
+    return (
+        f"{abs(comparison.difference) * 100:.1f} points {better} accurate than “{comparison.name}” (95 % interval "
+        f"{comparison.low * 100:+.1f} to {comparison.high * 100:+.1f}; exact McNemar test, p = {comparison.chance:.2g})"
+    )
+
+
+def _points(optimism: float) -> str:
+    return f"{abs(optimism) * 100:.1f} points {'higher' if optimism >= 0 else 'lower'}"
+
+
+def _spoken(metric: str) -> str:
+    return metric.removeprefix("val_").replace("_", " ")

@@ -6,7 +6,7 @@ from itertools import product
 import numpy as np
 import pytest
 
-from search.estimate import Candidates, bias_corrected, mcnemar, wilson_interval
+from search.estimate import Candidates, bias_corrected, wilson_interval
 
 IMAGES, TRIALS = 150, 50
 
@@ -83,13 +83,3 @@ def test_a_class_that_is_in_no_sample_harms_nothing() -> None:
     correct = np.random.default_rng(0).random((3, 2)) < 0.5
     for metric in ("val_balanced_accuracy", "val_macro_f1"):
         assert 0 <= bias_corrected(candidates(correct), metric).accuracy <= 1
-
-
-@pytest.mark.parametrize(
-    ("only", "only_others", "both", "expected"),
-    [(0, 0, 9, 1.0), (5, 0, 90, 2 / 2**5), (0, 5, 0, 2 / 2**5), (3, 3, 2, 1.0), (8, 2, 5, 2 * (1 + 10 + 45) / 2**10)],
-)
-def test_mcnemar(only, only_others, both, expected) -> None:
-    correct = np.array([True] * only + [False] * only_others + [True] * both)
-    others = np.array([False] * only + [True] * only_others + [True] * both)
-    assert mcnemar(correct, others) == pytest.approx(expected)

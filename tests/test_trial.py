@@ -138,7 +138,7 @@ def test_an_actor_serves_the_next_trial(config) -> None:
 
 
 def test_the_backbone_is_loaded_once_for_all_trials_of_a_process(config, monkeypatch) -> None:
-    trainable.trial._load_backbone.cache_clear()
+    trainable.trial.load_cached_backbone.cache_clear()
     loaded = []
     load = trainable.trial.load_backbone
     monkeypatch.setattr(trainable.trial, "load_backbone", lambda *args: (loaded.append(args), load(*args))[1])

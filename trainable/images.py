@@ -5,7 +5,7 @@ import hashlib
 import os
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from trainable.decode import check_images, read_image, read_same_image
@@ -55,6 +55,16 @@ class ImageSet:
     def split(self, name: str) -> tuple[Record, ...]:
         return tuple(record for record in self.records if record.split == name)
 
+    def only(self, *splits: str) -> "ImageSet":
+        """Without the other splits."""
+        return replace(self, records=tuple(record for record in self.records if record.split in splits))
+
+    def pooled(self) -> "ImageSet":
+        """With the validation images among the training images, too; they validate as well, so scores on them say
+        nothing then."""
+        learned = tuple(replace(record, split="train") for record in self.split("val"))
+        return replace(self, records=(*self.split("train"), *learned, *self.split("val"), *self.split("test")))
+
     @property
     def digest(self) -> str:
         """Of everything that decides results, so not of paths."""
@@ -72,16 +82,9 @@ class ImageSet:
         os.replace(draft, file)
 
     @classmethod
-    def load(cls, file: Path) -> "ImageSet":
-        """Reads the table back. Raises InputError where it or one of its images has gone."""
-        try:
-            with open(file, newline="", encoding="utf-8", errors="surrogateescape") as stream:
-                table = csv.DictReader(stream)
-                rows = list(table)
-        except OSError as error:
-            raise InputError(f"{file}, the table of the data set, cannot be read: {error.strerror}") from error
-        if table.fieldnames != _COLUMNS:
-            raise InputError(f"{file} must have the columns {', '.join(_COLUMNS)}, not {table.fieldnames}")
+    def load(cls, file: Path, *more: Path) -> "ImageSet":
+        """Reads the table back, or several tables as one. Raises InputError where one of them or an image has gone."""
+        rows = [row for each in (file, *more) for row in _read_table(each)]
         classes = tuple(sorted({row["class"] for row in rows}))
         labels = {name: label for label, name in enumerate(classes)}
         records = tuple(Record(Path(row["path"]), labels[row["class"]], row["split"], row["digest"]) for row in rows)
@@ -89,6 +92,18 @@ class ImageSet:
             named = [*gone[:10], *([f"and {len(gone) - 10:,} more"] if len(gone) > 10 else [])]
             raise InputError(bullets(f"images named in {file} have gone; put them back, or start a new run", named))
         return cls(str(file), classes, records)
+
+
+def _read_table(file: Path) -> list[dict[str, str]]:
+    try:
+        with open(file, newline="", encoding="utf-8", errors="surrogateescape") as stream:
+            table = csv.DictReader(stream)
+            rows = list(table)
+    except OSError as error:
+        raise InputError(f"{file}, the table of the data set, cannot be read: {error.strerror}") from error
+    if table.fieldnames != _COLUMNS:
+        raise InputError(f"{file} must have the columns {', '.join(_COLUMNS)}, not {table.fieldnames}")
+    return rows
 
 
 def find_images(

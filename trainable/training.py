@@ -80,7 +80,7 @@ class Training:
         }
         self.history.append(metrics)
         if self.best_epoch == number + 1 and self.settings.folder is not None:
-            _save_array(logits.numpy(), self.settings.folder / LOGITS)
+            save_array(logits.numpy(), self.settings.folder / LOGITS)
         return metrics
 
     def predict(self, split: str) -> tuple[torch.Tensor, torch.Tensor]:
@@ -155,7 +155,8 @@ def _derive_seed(search: int, trial: int, *purpose: str | int) -> int:
     return int.from_bytes(hashlib.blake2b(repr((search, trial, *purpose)).encode(), digest_size=7).digest(), "big")
 
 
-def _save_array(array: np.ndarray, file: Path) -> None:
+def save_array(array: np.ndarray, file: Path) -> None:
+    """Write ``.npy``; the file is whole or not there."""
     file.parent.mkdir(parents=True, exist_ok=True)
     partial = file.with_name("." + file.name)
     np.save(partial, array)

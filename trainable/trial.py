@@ -96,7 +96,7 @@ class ImageTrial(tune.Trainable):
 def start_training(settings: TrialSettings) -> Training:
     """A training at its beginning; backbone and images are kept for the next one in this process."""
     images = _load_images(settings.images, settings.images.stat().st_mtime_ns)
-    return Training(settings, images, _load_backbone(settings.backbone, settings.weights, len(images.classes)))
+    return Training(settings, images, load_cached_backbone(settings.backbone, settings.weights, len(images.classes)))
 
 
 @functools.lru_cache(maxsize=1)
@@ -105,7 +105,8 @@ def _load_images(file: Path, _modified: int) -> ImageSet:
 
 
 @functools.lru_cache(maxsize=2)
-def _load_backbone(name: str, weights: str, classes: int) -> Backbone:
+def load_cached_backbone(name: str, weights: str, classes: int) -> Backbone:
+    """`load_backbone`, and kept for the next one who asks in this process: whoever takes it must reset it."""
     return load_backbone(name, weights, classes)
 
 

@@ -1,0 +1,239 @@
+"""From a run's trials to its winner and all that is known of it: the finalists, the retrained model, the test split."""
+
+import hashlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from search.calibration import Calibration, calibration_error, confidences, fit_temperature
+from search.class_scores import class_scores
+from search.comparison import Comparison, compare
+from search.config import Config
+from search.estimate import Candidates, bias_corrected
+from search.finalists import Choice, Finalist, choose, choose_finalists, repeated, train_finalists
+from search.folder import load_images, trial_folder
+from search.openings import Opening, record_opening
+from search.plan import MOVED, RECIPES, describe_values
+from search.results import Run
+from search.retrain import Logits, Retrained, load_repetition, predictions_table, retrain
+from search.suspects import label_suspects
+from search.verdict import Verdict, majority, score_split
+from trainable.errors import InputError
+from trainable.images import ImageSet
+from trainable.near_duplicates import NearDuplicate, near_duplicates
+from trainable.repeat import FINAL_LOGITS
+from trainable.training import LOGITS
+from trainable.trial import load_cached_backbone
+
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """Everything that a report shows."""
+
+    verdict: Verdict
+    images: ImageSet
+    predictions: pd.DataFrame
+    """A row an image of the validation split, and of test where it was opened."""
+    classes: pd.DataFrame
+    """Scores a class, on the split that the verdict quotes."""
+    confidences: tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.bool_]]
+    """Of each image of that split: the confidence before and after temperature scaling, and whether it is right."""
+    finalists: pd.DataFrame
+    """Of `train_finalists`; without rows where there were none."""
+    suspects: pd.DataFrame
+    duplicates: list[NearDuplicate]
+    settings: dict[str, Any]
+    """What the winner was trained with."""
+    backbone: str
+
+    def to_dict(self) -> dict[str, Any]:
+        """All numbers, for ``report.json``."""
+        return {
+            **self.verdict.to_dict(),
+            "classes": self.classes.astype(object).where(self.classes.notna(), None).to_dict("records"),
+            "finalists": self.finalists.astype(object).where(self.finalists.notna(), None).to_dict("records"),
+            "label_suspects": self.suspects.to_dict("records"),
+            "near_duplicates": [
+                {"path": str(p.image.path), "other_path": str(p.other.path), "similarity": p.similarity}
+                for p in self.duplicates
+            ],
+        }
+
+
+def judge(run: Run, config: Config, asked_for: int | None, best: Path, address: str | None, say: Say) -> Judgement:
+    """Find the winner, train and save its model, and judge it; the test split is opened when the winner is known.
+
+    Args:
+        asked_for: the trial to judge instead; the test split stays sealed.
+        best: where the model goes.
+    """
+    images = load_images(run.folder)
+    sealed = images.split("test") if asked_for is None else ()
+    if config.report.retrain_on == "train+val" and not images.split("test"):
+        raise InputError("report.retrain_on can be train+val only with a test split to judge the model (data.test)")
+    recipes = _recipes(run)
+    finalists, table, choice = _playoff(run, config, asked_for, list(recipes), address, say)
+    number = asked_for if asked_for is not None else choice.winner if choice else run.best
+
+    say(f"retraining trial {number}")
+    made = retrain(run, number, say)
+    labels = {split: np.array([r.label for r in images.split(split)]) for split in ("val", "test")}
+    logits = {"val": made.judge(images.split("val"))}
+    temperature = fit_temperature(logits["val"], labels["val"])
+    openings: list[Opening] = []
+    paired: Logits | None = None
+    if sealed:
+        openings = record_opening(run.folder, number, _digest(made))
+        paired = logits["test"] = made.judge(sealed)
+    same_curve, pooled = made.same_curve, bool(sealed) and config.report.retrain_on == "train+val"
+    if pooled:
+        say("training on the validation images, too")
+        made = retrain(run, number, say, images.pooled())
+        logits["test"] = made.judge(sealed)
+    predictions = pd.concat([predictions_table(images, split, found, temperature) for split, found in logits.items()])
+    made.save(best, {"trial": number, "temperature": temperature, **_facts(predictions)})
+
+    comparisons = []
+    if asked_for is None:
+        ours = None if paired is None else paired.argmax(1) == labels["test"]
+        comparisons = _compare(run, finalists, table, number, recipes, images, ours)
+    candidates = _candidates(run, images)
+    split = "test" if sealed else "val"
+    before, after = (confidences(logits[split], labels[split], t) for t in (1, temperature))
+    quoted = predictions[predictions["split"] == split]
+    row = run.row(number)
+    val = score_split(predictions, "val")
+    assert val is not None
+    verdict = Verdict(
+        trial=number,
+        asked_for=asked_for is not None,
+        values=describe_values({key: row[key] for key in run.parameters if pd.notna(row[key])}),
+        epochs=int(row["best_epoch"]),
+        metric=run.metric,
+        value=run.score(number),
+        candidates=len(candidates.trials),
+        val=val,
+        test=score_split(predictions, "test"),
+        estimate=bias_corrected(candidates, run.metric),
+        baseline=majority(quoted),
+        choice=choice,
+        names={finalist.trial: finalist.name for finalist in finalists},
+        seeds=config.report.seeds,
+        comparisons=comparisons,
+        recipe=recipes.get(number, ""),
+        calibration=Calibration(temperature, calibration_error(*before), calibration_error(*after), split),
+        openings=openings,
+        same_curve=same_curve,
+        precision=made.settings.train.precision,
+        retrained_on="train+val" if pooled else "train",
+    )
+    return Judgement(
+        verdict,
+        images,
+        predictions,
+        class_scores(quoted, images.classes),
+        (before[0], after[0], after[1]),
+        table,
+        _suspects(run, images),
+        near_duplicates(images, made.training.backbone),
+        {name: value for name, value in made.settings.train if value is not None},
+        made.settings.backbone,
+    )
+
+
+def _recipes(run: Run) -> dict[int, str]:
+    """The trials that are the tutorial's recipes, with their names; those that ran to their end."""
+    named = [recipe + moved for recipe in RECIPES for moved in ("", MOVED)]
+    rows = run.trials[run.trials["first"].isin(named) & (run.trials["state"] == "COMPLETE")]
+    return dict(zip(rows["trial"].tolist(), rows["first"], strict=True))
+
+
+def _playoff(
+    run: Run, config: Config, asked_for: int | None, recipes: Sequence[int], address: str | None, say: Say
+) -> tuple[list[Finalist], pd.DataFrame, Choice | None]:
+    if asked_for is not None or not config.report.finalists:
+        return [], pd.DataFrame(), None
+    classes = len(load_images(run.folder).classes)
+    finalists = choose_finalists(
+        run,
+        config.report.finalists,
+        recipes,
+        lambda name: load_cached_backbone(name, config.model.weights, classes),
+    )
+    table = train_finalists(run, finalists, config, address, say)
+    return finalists, table, choose(table, finalists, run.metric)
+
+
+def _compare(
+    run: Run,
+    finalists: Sequence[Finalist],
+    table: pd.DataFrame,
+    number: int,
+    recipes: dict[int, str],
+    images: ImageSet,
+    ours: NDArray[np.bool_] | None,
+) -> list[Comparison]:
+    """The winner against each recipe: on the test images where they were opened, else on the validation images.
+
+    The recipes' models are those of their first other seed; so is the winner's on the validation images, where the
+    seeds of the search would flatter it. Where there were no finalists, both are as the search had them.
+    """
+    epochs = {finalist.trial: finalist.epochs for finalist in finalists}
+    diverged = set(table.loc[table["reason"].notna(), "trial"]) if len(table) else set()
+    split = "val" if ours is None or not epochs else "test"
+    labels = np.array([record.label for record in images.split(split)])
+
+    def correct(trial: int) -> NDArray[np.bool_]:
+        if split == "test":
+            return np.asarray(
+                load_repetition(run, trial, epochs[trial]).judge(images.split("test")).argmax(1) == labels
+            )
+        if epochs:
+            folder = repeated(run.folder, trial, 1).folder
+            assert folder is not None
+            return np.asarray(np.load(folder / FINAL_LOGITS).argmax(1) == labels)
+        return np.asarray(np.load(trial_folder(run.folder, trial) / LOGITS).argmax(1) == labels)
+
+    others = [trial for trial in recipes if trial != number and trial not in diverged]
+    if not others or (ours is None and number in diverged):
+        return []
+    mine = ours if ours is not None and split == "test" else correct(number)
+    return [compare(recipes[trial], trial, split, mine, correct(trial)) for trial in others]
+
+
+def _candidates(run: Run, images: ImageSet) -> Candidates:
+    """Every trial that was trained: pruned ones were candidates too."""
+    numbers = run.ranked(pruned=True)
+    labels = np.array([record.label for record in images.split("val")])
+    return Candidates.from_logits(numbers, (np.load(trial_folder(run.folder, n) / LOGITS) for n in numbers), labels)
+
+
+def _suspects(run: Run, images: ImageSet) -> pd.DataFrame:
+    records = images.split("val")
+    return label_suspects(
+        (np.load(trial_folder(run.folder, number) / LOGITS) for number in run.ranked()),
+        np.array([record.label for record in records]),
+        [record.path for record in records],
+        images.classes,
+    )
+
+
+def _facts(predictions: pd.DataFrame) -> dict[str, Any]:
+    scores = {split: score_split(predictions, split) for split in ("val", "test")}
+    return {"accuracy": {split: score.accuracy for split, score in scores.items() if score}}
+
+
+def _digest(made: Retrained) -> str:
+    """Of the weights that are judged."""
+    sha = hashlib.sha256()
+    for name, tensor in made.training.backbone.model.state_dict().items():
+        sha.update(name.encode())
+        sha.update(tensor.detach().cpu().contiguous().numpy().tobytes())
+    return sha.hexdigest()[:16]
