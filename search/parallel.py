@@ -44,8 +44,9 @@ def draw_parallel(
     for row in np.argsort(darkness, kind="stable"):
         _draw_line(ax, lines[row], darkness[row] if complete[row] else None, scored["trial"][row] == chosen)
     strip = ((len(scales) + 0.7) / 200) * np.array([-1, 1]) + len(scales)
-    colours = SCALE(shade(np.linspace(0, 1, 256)))[:, None, :3]
-    ax.imshow(colours, extent=(*strip, 0, 1), origin="lower", aspect="auto", interpolation="nearest", zorder=4)
+    bands = np.linspace(0, 1, 65)
+    colours = shade((bands[1:] + bands[:-1]) / 2)[:, None]
+    ax.pcolormesh(strip, bands, colours, cmap=SCALE, vmin=0, vmax=1, edgecolors="face", lw=0.3, zorder=4)
     for at, scale in enumerate((*scales, last)):
         _draw_axis(ax, at, scale, slanted, scale is last)
     lowest = _UNUSED - 0.09 if np.isnan(lines).any() else -0.06
@@ -96,7 +97,7 @@ def _shades(complete: Places, upwards: bool) -> Callable[[Places], Places]:
 
 
 def _caption(scored: pd.DataFrame, lines: Places, chosen: int) -> str:
-    text = "Each line is a trial, from its parameters on the left to its score on the right; the darker, the better."
+    text = "Each line is a trial, from its parameters on the left to its score on the right; the stronger, the better."
     if (scored["state"] != "COMPLETE").any():
         text += " Grey, thin: stopped early."
     if (scored["trial"] == chosen).any():
