@@ -11,7 +11,7 @@ from matplotlib.figure import Figure as Canvas
 from matplotlib.patches import Rectangle
 from numpy.typing import NDArray
 
-from search.style import INK, WIDTH, label, new_canvas
+from search.style import INK, WIDTH, class_labels, label, new_canvas
 
 _COLOURS = matplotlib.colormaps["Blues"].resampled(32)
 
@@ -29,7 +29,7 @@ def draw_confusion(predictions: pd.DataFrame, classes: Sequence[str]) -> tuple[C
     counts = pd.crosstab(predictions["class"], predictions["predicted"])
     table = counts.reindex(index=list(classes), columns=list(classes), fill_value=0).to_numpy()
     share = table / np.maximum(table.sum(axis=1, keepdims=True), 1)
-    names = [label(name, 22) for name in classes]
+    names = list(class_labels(classes, 22).values())
     longest = max(map(len, names))
     slanted = len(names) > 4 or longest > 14
     margin = 0.085 * longest

@@ -9,7 +9,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure as Canvas
 
-from search.style import CHOSEN, INK, PLAIN, WIDTH, label, metric_label, new_canvas
+from search.style import CHOSEN, INK, PLAIN, SMALL, WIDTH, label, metric_label, new_canvas
 from trainable.settings import METRICS
 
 
@@ -38,12 +38,13 @@ def draw_finalists(finalists: Finalists) -> tuple[Canvas, str] | None:
         return None
     rows = scores.groupby("trial").agg(name=("name", "first"), mean=("score", "mean"), error=("score", "sem"))
     rows = rows.sort_values("mean", ascending=METRICS[finalists.metric] == "maximize")  # the last is drawn on top
-    canvas = new_canvas(WIDTH, 1.15 + 0.52 * len(rows))
+    canvas = new_canvas(WIDTH, 1.15 + 0.56 * len(rows))
     ax = canvas.subplots()
     for place, (trial, row) in enumerate(rows.iterrows()):
         _draw_row(ax, place, scores.loc[scores["trial"] == trial, "score"], row, trial == finalists.winner)
     ax.set_yticks(range(len(rows)), [_name(trial, row["name"]) for trial, row in rows.iterrows()])
     for text, trial in zip(ax.get_yticklabels(), rows.index, strict=True):
+        text.set_fontsize(SMALL)
         text.set_fontweight("bold" if trial == finalists.winner else "normal")
     ax.set(xlabel=metric_label(finalists.metric), ylim=(-0.6, len(rows) - 0.4))
     ax.margins(x=0.06)
@@ -90,7 +91,7 @@ def _add_legend(ax: Axes, errors: bool) -> None:
 
 
 def _name(trial: Any, name: Any) -> str:
-    return f"trial {trial}" if pd.isna(name) or not str(name) else f"trial {trial}: {label(name, 34)}"
+    return f"trial {trial}" if pd.isna(name) or not str(name) else f"trial {trial}\n{label(name, 44)}"
 
 
 def _caption(rows: pd.DataFrame, scores: pd.DataFrame, finalists: Finalists) -> str:
@@ -98,7 +99,7 @@ def _caption(rows: pd.DataFrame, scores: pd.DataFrame, finalists: Finalists) -> 
     each = f"{seeds.max()} seeds" if seeds.max() > 1 else "one seed"
     better = "lower" if METRICS[finalists.metric] == "minimize" else "higher"
     text = f"{len(rows)} configurations, each trained from {each}; {better} is better."
-    tied = [str(trial) for trial in finalists.tied if trial != finalists.winner]
+    tied = [str(trial) for trial in sorted(finalists.tied) if trial != finalists.winner]
     if not tied:
         return text
     which = f"trial {tied[0]} lies" if len(tied) == 1 else f"trials {', '.join(tied)} lie"

@@ -5,7 +5,7 @@ import io
 import math
 import re
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -107,6 +107,25 @@ def label(text: object, most: int = 40) -> str:
         return one
     tail = (most - 1) // 2
     return f"{one[: most - 1 - tail]}…{one[len(one) - tail :]}"
+
+
+def class_labels(names: Sequence[str], most: int) -> dict[str, str]:
+    """Each class's name as it can be drawn, shortened to ``most`` characters so that one can tell them apart: where the
+    middle makes the difference, their common beginning and end go, and where nothing is left, they are numbered."""
+    labels = {name: label(name, most) for name in names}
+    if len(set(labels.values())) < len(labels):
+        start = _alike(names)
+        end = min(_alike([name[::-1] for name in names]), min(map(len, names)) - start)
+        labels = {name: label(f"…{name[start : len(name) - end]}…", most) for name in labels}
+    if len(set(labels.values())) < len(labels):
+        labels = {name: label(f"{at}: {name}", most) for at, name in enumerate(labels)}
+    return labels
+
+
+def _alike(names: Sequence[str]) -> int:
+    """How many characters at the beginning all have in common."""
+    shortest = min(map(len, names))
+    return next((at for at in range(shortest) if len({name[at] for name in names}) > 1), shortest)
 
 
 def metric_label(metric: str) -> str:

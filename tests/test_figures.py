@@ -20,7 +20,7 @@ from search.finalists import Finalists
 from search.reliability import Confidences, Reliability, calibration_error
 from search.results import Run
 from search.scale import make_scale
-from search.style import label
+from search.style import class_labels, label
 
 ALL = ["predictions", "confusion", "curves", "history", "parallel", "importances", "slices"]
 METRICS = ["train_loss", "train_accuracy", "val_loss", "val_accuracy", "val_balanced_accuracy", "val_macro_f1"]
@@ -310,7 +310,8 @@ def test_finalists_stand_in_the_order_of_their_means(tmp_path):
     said = texts(figure)
     assert {"0.9300 ± 0.0000, chosen", "0.9200 ± 0.0115, tied", "0.5100 ± 0.0100"} <= set(said)
     heights = {element.text: float(element.get("y", 0)) for element in _texts_with_places(figure)}
-    assert heights["trial 7: lr 7"] < heights["trial 3: lr 3"] < heights["trial 9: lr 9"]
+    assert heights["0.9300 ± 0.0000, chosen"] < heights["0.9200 ± 0.0115, tied"] < heights["0.5100 ± 0.0100"]
+    assert {"trial 7", "lr 7", "trial 3", "lr 3", "trial 9", "lr 9"} <= set(said)
     assert "3 configurations, each trained from 3 seeds; higher is better." in figure.caption
     assert "Tied: trial 3 lies within one standard error" in figure.caption
 
@@ -320,7 +321,7 @@ def test_finalists_of_one_seed_have_no_errors_and_of_losses_the_lowest_is_best(t
     figure = draw(make_run([]), tmp_path, finalists=given)["finalists"]
     assert {"0.1000, chosen", "0.2000", "mean"} <= set(texts(figure))
     heights = {element.text: float(element.get("y", 0)) for element in _texts_with_places(figure)}
-    assert heights["trial 1: lr 1"] < heights["trial 0: lr 0"]
+    assert heights["0.1000, chosen"] < heights["0.2000"]
     assert figure.caption == "2 configurations, each trained from one seed; lower is better."
 
 
@@ -362,6 +363,29 @@ def test_labels_are_shortened_in_the_middle():
     assert label("a very long name of a class", 15) == "a very …a class"
     assert label("caf\udce9") == "caf�"  # of a file name that is not UTF-8
     assert len(label("x" * 99, 15)) == 15
+
+
+@pytest.mark.parametrize(
+    ("names", "labels"),
+    [
+        (["ants", "bees"], ["ants", "bees"]),
+        (["the first kind of ant", "a bee"], ["the f…f ant", "a bee"]),
+        ([f"kind number {i} of all the ants" for i in (7, 12)], ["…7…", "…12…"]),
+        (["the same a b c d e and x the same", "the same a b d d e and x the same"], ["…c…", "…d…"]),
+        (
+            ["a first middle 1 last b", "a first middle 2 last b", "b first middle 1 last c"],
+            ["0: a …ast b", "1: a …ast b", "2: b …ast c"],
+        ),
+        (["", "one", "one very long name of it", "one very xxxx name of it"], None),
+    ],
+)
+def test_labels_of_classes_can_be_told_apart(names, labels):
+    found = class_labels(names, 11)
+    assert list(found) == names
+    assert len(set(found.values())) == len(names)
+    assert max(map(len, found.values())) <= 11
+    if labels:
+        assert list(found.values()) == labels
 
 
 def test_neither_torch_nor_ray_nor_optuna_is_imported():
