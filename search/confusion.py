@@ -2,13 +2,18 @@
 
 from collections.abc import Sequence
 
+import matplotlib
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
+from matplotlib.collections import PatchCollection
 from matplotlib.figure import Figure as Canvas
+from matplotlib.patches import Rectangle
 from numpy.typing import NDArray
 
-from search.style import INK, WIDTH, label, new_canvas
+from search.style import INK, WIDTH, class_labels, label, new_canvas
+
+_COLOURS = matplotlib.colormaps["Blues"].resampled(32)
 
 
 def draw_confusion(predictions: pd.DataFrame, classes: Sequence[str]) -> tuple[Canvas, str]:
@@ -24,20 +29,33 @@ def draw_confusion(predictions: pd.DataFrame, classes: Sequence[str]) -> tuple[C
     counts = pd.crosstab(predictions["class"], predictions["predicted"])
     table = counts.reindex(index=list(classes), columns=list(classes), fill_value=0).to_numpy()
     share = table / np.maximum(table.sum(axis=1, keepdims=True), 1)
-    names = [label(name, 22) for name in classes]
+    names = list(class_labels(classes, 22).values())
     longest = max(map(len, names))
     slanted = len(names) > 4 or longest > 14
     margin = 0.085 * longest
     side = min(max(0.34 * len(names), 2.6), WIDTH - margin - 1.8)
     canvas = new_canvas(side + margin + 1.8, side + (margin * 0.75 if slanted else 0.2) + 0.55)
     ax = canvas.subplots()
-    picture = ax.imshow(share, cmap="Blues", vmin=0, vmax=1)
+    cells = _draw_cells(ax, table, share)
     _write_cells(ax, table, share)
     _name_classes(ax, names, slanted)
-    bar = canvas.colorbar(picture, ax=ax, shrink=0.8, ticks=[0, 0.5, 1], format=lambda value, _: f"{value:.0%}")
+    bar = canvas.colorbar(cells, ax=ax, shrink=0.8, ticks=[0, 0.5, 1], format=lambda value, _: f"{value:.0%}")
     bar.set_label("share of the true class")
     bar.outline.set_visible(False)
+    if bar.solids is not None:
+        bar.solids.set_edgecolor("face")  # no paper shows between its colours
     return canvas, _caption(classes, table)
+
+
+def _draw_cells(ax: Axes, table: NDArray[np.int64], share: NDArray[np.float64]) -> PatchCollection:
+    """A square a cell that is not zero: shapes, not a picture, whose colours a page can change."""
+    filled = np.argwhere(table)
+    squares = [Rectangle((j - 0.5, i - 0.5), 1, 1) for i, j in filled]
+    cells = PatchCollection(squares, cmap=_COLOURS, array=share[*filled.T], clim=(0, 1), lw=0, zorder=0)
+    ax.add_collection(cells)
+    ax.set_facecolor(_COLOURS(0.0))
+    ax.set(xlim=(-0.5, len(table) - 0.5), ylim=(len(table) - 0.5, -0.5), aspect="equal")
+    return cells
 
 
 def _name_classes(ax: Axes, names: Sequence[str], slanted: bool) -> None:

@@ -8,9 +8,11 @@ import numpy as np
 import pandas as pd
 
 from search.confusion import draw_confusion
+from search.finalists_chart import Finalists, draw_finalists
 from search.influence import draw_importances, draw_slices
 from search.parallel import draw_parallel
 from search.photos import draw_predictions
+from search.reliability import Reliability, draw_reliability
 from search.results import Run
 from search.style import report_style, save
 from search.trends import ceiling, draw_curves, draw_history
@@ -32,8 +34,10 @@ class Figure:
 _TITLES = {
     "predictions": "What the model sees",
     "confusion": "Which classes it confuses",
+    "reliability": "How far its confidence can be trusted",
     "curves": "Learning curves",
     "history": "How the search went",
+    "finalists": "The finalists, each trained from several seeds",
     "parallel": "Configurations and their scores",
     "importances": "Which parameters matter",
     "slices": "One parameter at a time",
@@ -50,6 +54,9 @@ def draw_figures(
     metric: str,
     chosen: int,
     folder: Path,
+    *,
+    reliability: Reliability | None = None,
+    finalists: Finalists | None = None,
 ) -> list[Figure]:
     """Draw every figure that there is something to draw for.
 
@@ -60,6 +67,8 @@ def draw_figures(
         metric: the one that the search optimised, of ``METRICS``.
         chosen: the number of the retrained trial.
         folder: where NAME.svg and NAME.png are written.
+        reliability: the model's confidences, before and after temperature scaling.
+        finalists: the scores of the configurations that were trained again.
 
     Returns:
         The figures in the order of presentation.
@@ -69,8 +78,10 @@ def draw_figures(
         drawn = {
             "predictions": draw_predictions(predictions) if len(predictions) else None,
             "confusion": draw_confusion(predictions, classes) if len(predictions) else None,
+            "reliability": draw_reliability(reliability) if reliability else None,
             "curves": draw_curves(trials, run.curves, metric, chosen) if len(run.curves) else None,
             "history": draw_history(trials, metric, chosen) if len(trials) else None,
+            "finalists": draw_finalists(finalists) if finalists else None,
             "parallel": draw_parallel(trials, run.parameters, metric, chosen),
             "importances": draw_importances(importances),
             "slices": draw_slices(trials, run.parameters, metric, chosen),

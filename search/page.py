@@ -1,26 +1,29 @@
-"""The report as one HTML file that needs nothing but a browser: no network, no script, no file beside it."""
+"""The report as one HTML file that needs nothing but a browser: no network, no file beside it, and a script of its own
+that only sorts and filters tables."""
 
 import base64
-import html
-import math
+import hashlib
 import os
-import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from string import Template
-from typing import Any
 
 import pandas as pd
 
 from search.figures import Figure
+from search.inline_svg import InlineSvg, colour_rules, inline_svg
+from search.table import Row, Table, escape, render_rows, render_table, short
 from trainable.settings import EPOCH_METRICS
 
-_TEMPLATE = Path(__file__).parent / "page.html"
+_TEMPLATE, _SCRIPT = (Path(__file__).parent / name for name in ("page.html", "page.js"))
 
 _HIDDEN = tuple(name for name in EPOCH_METRICS if name.startswith(("train_", "val_")))
 """Columns of ``trials.csv`` that are left to that file: the page's table has ``value`` and the parameters."""
 
 _TEXT = ("state", "first", "node", "reason")
+
+_FIRST = 2
+"""Paragraphs of the verdict that stand out."""
 
 
 def write_page(
@@ -33,62 +36,89 @@ def write_page(
     trials: pd.DataFrame,
     config: str,
     chosen: int | None = None,
+    *,
+    lead: str = "",
+    tables: Sequence[Table] = (),
+    versions: Mapping[str, object] | None = None,
+    reproduce: Sequence[tuple[str, str]] = (),
 ) -> None:
     """Write the page; all texts are plain texts, whatever characters they hold.
 
     Args:
-        verdict: paragraphs, the first of them the most important.
-        facts: label to value.
+        verdict: paragraphs, the most important first: the first two stand out.
+        facts: how the model was made: label to value.
         steps: what to do with the model: (explanation, shell command).
         trials: ``trials.csv``; shown without empty columns, the metrics but for ``value``, and a node that is all.
         config: the run's ``config.yaml``.
         chosen: the number of the trial to be put first and marked; None: none of them.
+        lead: a line below the title, such as the backbone and the data; may be empty.
+        tables: further ones, shown after the trials.
+        versions: of Python and the packages: name to version.
+        reproduce: how to get the same again: (explanation, shell command).
     """
+    script = _SCRIPT.read_text(encoding="utf-8")
+    drawn = [inline_svg(figure.svg, figure.name, f"{figure.title}: {figure.caption}") for figure in figures]
+    light, dark = colour_rules(colour for svg in drawn for colour in svg.colours)
     text = Template(_TEMPLATE.read_text(encoding="utf-8")).substitute(
-        title=_escape(title),
-        verdict="\n".join(f"<p>{_escape(paragraph)}</p>" for paragraph in verdict),
-        facts=_facts(facts),
-        steps=_steps(steps),
-        figures="\n".join(_figure(figure) for figure in figures),
-        trials=_trials(trials, chosen),
-        config=f"<h2>Configuration</h2>\n<details><summary>config.yaml</summary>\n<pre>{_escape(config)}</pre></details>",
+        script=script,
+        script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
+        light=light,
+        dark=dark,
+        title=escape(title),
+        lead=f"<p class='lead'>{escape(lead)}</p>" if lead else "",
+        verdict=_paragraphs(verdict[:_FIRST]),
+        more=_paragraphs(verdict[_FIRST:]),
+        contents=_contents(figures, tables),
+        steps=_section("use", "Use the model", _steps(steps)),
+        figures="\n".join(map(_figure, figures, drawn)),
+        trials=_section("trials", "All trials", _trials(trials, chosen)),
+        tables="\n".join(render_table(table, name) for name, table in _named(tables)),
+        made=_section("made", "How it was made", _facts(facts) or " "),
+        reproduce=_section("reproduce", "Make it again", _steps(reproduce) + _facts(versions or {})),
+        config=escape(config),
     )
     partial = file.with_name("." + file.name)
     partial.write_text(text, encoding="utf-8")
     os.replace(partial, file)
 
 
-def _escape(text: object) -> str:
-    """As HTML text or attribute value. File names may hold what is no text: lone surrogates become question marks."""
-    return html.escape(str(text).encode("utf-8", "replace").decode("utf-8"))
+def _paragraphs(texts: Sequence[str]) -> str:
+    return "\n".join(f"<p>{escape(text)}</p>" for text in texts)
+
+
+def _named(tables: Sequence[Table]) -> list[tuple[str, Table]]:
+    return [(f"table-{at}", table) for at, table in enumerate(tables, 1) if len(table.frame)]
+
+
+def _contents(figures: Sequence[Figure], tables: Sequence[Table]) -> str:
+    places = [(figure.name, "Figures") for figure in figures[:1]]
+    places += [("trials", "All trials"), *((name, table.title) for name, table in _named(tables))]
+    links = "\n".join(
+        f"<a href='#{escape(name)}'>{escape(title)}</a>" for name, title in [*places, ("made", "How it was made")]
+    )
+    return f"<nav aria-label='Contents'>\n{links}\n</nav>"
+
+
+def _section(name: str, title: str, body: str) -> str:
+    return f"<section id='{name}'>\n<h2>{title}</h2>\n{body}\n</section>" if body else ""
 
 
 def _facts(facts: Mapping[str, object]) -> str:
-    rows = "\n".join(
-        f"<tr><th scope='row'>{_escape(k)}</th><td>{_escape(_cell(v))}</td></tr>" for k, v in facts.items()
-    )
+    rows = "\n".join(f"<tr><th scope='row'>{escape(k)}</th><td>{escape(short(v))}</td></tr>" for k, v in facts.items())
     return f"<table class='facts'><tbody>\n{rows}\n</tbody></table>" if facts else ""
 
 
 def _steps(steps: Sequence[tuple[str, str]]) -> str:
-    items = "\n".join(f"<li>{_escape(why)}<pre><code>{_escape(command)}</code></pre></li>" for why, command in steps)
-    return f"<h2>Use the model</h2>\n<ol>\n{items}\n</ol>" if steps else ""
+    items = "\n".join(f"<li>{escape(why)}<pre><code>{escape(command)}</code></pre></li>" for why, command in steps)
+    return f"<ol>\n{items}\n</ol>" if steps else ""
 
 
-def _figure(figure: Figure) -> str:
-    data = base64.b64encode(figure.svg.read_bytes()).decode()  # the photographs in it are JPEG, smaller than the PNG
-    title, caption = _escape(figure.title), _escape(figure.caption)
+def _figure(figure: Figure, svg: InlineSvg) -> str:
     return (
-        f"<section id='{_escape(figure.name)}'>\n<h2>{title}</h2>\n<figure>\n<figcaption>{caption}</figcaption>\n"
-        f"<div class='sheet' tabindex='0'><img style='--width: {_svg_width(figure.svg)}' alt='{title}: {caption}' "
-        f"src='data:image/svg+xml;base64,{data}'></div>\n</figure>\n</section>"
+        f"<section id='{escape(figure.name)}'>\n<h2>{escape(figure.title)}</h2>\n<figure>\n"
+        f"<figcaption>{escape(figure.caption)}</figcaption>\n"
+        f"<div class='sheet' tabindex='0'>{svg.markup}</div>\n</figure>\n</section>"
     )
-
-
-def _svg_width(svg: Path) -> str:
-    """The figure's own size in CSS; Matplotlib writes points."""
-    found = re.search(r'<svg\b[^>]*?\swidth="([\d.]+)pt"', svg.read_text(encoding="utf-8"))
-    return f"{found[1]}pt" if found else "100%"
 
 
 def _trials(trials: pd.DataFrame, chosen: int | None) -> str:
@@ -98,32 +128,22 @@ def _trials(trials: pd.DataFrame, chosen: int | None) -> str:
     table = trials[columns]
     if chosen is not None:
         table = pd.concat([table[table["trial"] == chosen], table[table["trial"] != chosen]])
-    head = "".join(f"<th scope='col' class='{_kind(name, table[name])}'>{_escape(name)}</th>" for name in columns)
-    kinds = [_kind(name, table[name]) for name in columns]
-    rows = "\n".join(_row(dict(zip(columns, row, strict=True)), kinds, chosen) for row in table.itertuples(index=False))
+    trial = columns.index("trial")
+    state = columns.index("state") if "state" in columns else None
+
+    def look(row: Row) -> str:
+        return "chosen" if row[trial] == chosen else "" if state is not None and row[state] == "COMPLETE" else "other"
+
     note = "" if chosen is None else f"<p class='note'>First, in bold: trial {chosen}, the one that was retrained.</p>"
-    return (
-        f"<h2>All trials</h2>\n{note}\n<div class='scroll' tabindex='0'><table class='trials'>\n"
-        f"<thead><tr>{head}</tr></thead>\n<tbody>\n{rows}\n</tbody></table></div>"
+    states = _states(table["state"], state) if state is not None else ""
+    filters = (
+        "<div class='filter' data-table='trials-rows' data-noun='trials' hidden>\n"
+        f"<label>Filter <input type='search' autocomplete='off' spellcheck='false'></label>\n{states}\n"
+        "<output aria-live='polite'></output>\n</div>"
     )
+    return f"{note}\n{filters}\n{render_rows(table, 'trials-rows', 'All trials', _TEXT, look)}"
 
 
-def _row(row: Mapping[str, Any], kinds: Sequence[str], chosen: int | None) -> str:
-    look = "chosen" if row["trial"] == chosen else "" if row.get("state") == "COMPLETE" else "other"
-    cells = "".join(f"<td class='{kind}'>{_escape(_cell(v))}</td>" for kind, v in zip(kinds, row.values(), strict=True))
-    return f"<tr class='{look}'>{cells}</tr>"
-
-
-def _kind(name: str, column: pd.Series) -> str:
-    if name == "reason":
-        return "text reason"
-    return "text" if name in _TEXT or not pd.api.types.is_numeric_dtype(column) else "number"
-
-
-def _cell(value: Any) -> str:
-    """Numbers with four significant digits; whole ones, which a missing value beside them made floats, as they are."""
-    if pd.isna(value):
-        return "–"
-    if isinstance(value, float) and math.isfinite(value):
-        return f"{value:.0f}" if value == int(value) and abs(value) < 1e9 else f"{value:.4g}"
-    return str(value)
+def _states(states: pd.Series, column: int) -> str:
+    options = "".join(f"<option>{escape(state)}</option>" for state in sorted(states.dropna().unique()))
+    return f"<label>State <select data-column='{column}'><option value=''>all</option>{options}</select></label>"

@@ -18,6 +18,9 @@ Places = NDArray[np.float64]
 _UPRIGHT = 7
 """Up to so many parameters, their names stand side by side in one line."""
 
+_MANY = 40
+"""Beyond so many complete trials, their lines are thin."""
+
 _UNUSED = -0.13
 """Where on an axis from 0 to 1 a trial stands that did not have the parameter."""
 
@@ -42,10 +45,12 @@ def draw_parallel(
     canvas = new_canvas(WIDTH, 5.2 if slanted else 4.8)
     ax = canvas.subplots()
     for row in np.argsort(darkness, kind="stable"):
-        _draw_line(ax, lines[row], darkness[row] if complete[row] else None, scored["trial"][row] == chosen)
+        shown = darkness[row] if complete[row] else None
+        _draw_line(ax, lines[row], shown, scored["trial"][row] == chosen, 1.6 if complete.sum() <= _MANY else 0.8)
     strip = ((len(scales) + 0.7) / 200) * np.array([-1, 1]) + len(scales)
-    colours = SCALE(shade(np.linspace(0, 1, 256)))[:, None, :3]
-    ax.imshow(colours, extent=(*strip, 0, 1), origin="lower", aspect="auto", interpolation="nearest", zorder=4)
+    bands = np.linspace(0, 1, 65)
+    colours = shade((bands[1:] + bands[:-1]) / 2)[:, None]
+    ax.pcolormesh(strip, bands, colours, cmap=SCALE, vmin=0, vmax=1, edgecolors="face", lw=0.3, zorder=4)
     for at, scale in enumerate((*scales, last)):
         _draw_axis(ax, at, scale, slanted, scale is last)
     lowest = _UNUSED - 0.09 if np.isnan(lines).any() else -0.06
@@ -54,7 +59,7 @@ def draw_parallel(
     return canvas, _caption(scored, lines, chosen)
 
 
-def _draw_line(ax: Axes, places: Places, darkness: float | None, chosen: bool) -> None:
+def _draw_line(ax: Axes, places: Places, darkness: float | None, chosen: bool, width: float) -> None:
     """One trial: straight from axis to axis, below it where a parameter was not used; no ``darkness``: not complete."""
     heights = np.where(np.isnan(places), _UNUSED, places)
     if chosen:
@@ -63,7 +68,7 @@ def _draw_line(ax: Axes, places: Places, darkness: float | None, chosen: bool) -
     elif darkness is None:
         ax.plot(heights, color=FADED, lw=0.8, alpha=0.6, zorder=1, solid_joinstyle="round")
     else:
-        ax.plot(heights, color=SCALE(darkness), lw=1.6, zorder=3, solid_joinstyle="round")
+        ax.plot(heights, color=SCALE(darkness), lw=width, zorder=3, solid_joinstyle="round")
 
 
 def _draw_axis(ax: Axes, at: float, scale: Scale, slanted: bool, last: bool) -> None:
@@ -96,7 +101,7 @@ def _shades(complete: Places, upwards: bool) -> Callable[[Places], Places]:
 
 
 def _caption(scored: pd.DataFrame, lines: Places, chosen: int) -> str:
-    text = "Each line is a trial, from its parameters on the left to its score on the right; the darker, the better."
+    text = "Each line is a trial, from its parameters on the left to its score on the right; the stronger, the better."
     if (scored["state"] != "COMPLETE").any():
         text += " Grey, thin: stopped early."
     if (scored["trial"] == chosen).any():

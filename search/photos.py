@@ -1,6 +1,7 @@
 """The figure that shows photographs with what the model says of them: right ones, and its worst mistakes."""
 
 import math
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,7 @@ from matplotlib.figure import Figure as Canvas
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageOps
 
-from search.style import BAD, GOOD, INK, SMALL, WIDTH, label
+from search.style import BAD, GOOD, INK, SMALL, WIDTH, class_labels, label
 
 _COLUMNS, _ROWS = 5, 3
 
@@ -40,24 +41,25 @@ def draw_predictions(predictions: pd.DataFrame) -> tuple[Canvas, str]:
     }
     height = sum(_HEADING + n * (_SIDE + _TEXT[good]) for good, n in rows.items() if n)
     canvas = Canvas(figsize=(WIDTH, height))
+    names = class_labels(sorted({*predictions["class"], *predictions["predicted"]}), 15)
     top = 0.0
     for good, block in blocks.items():
         if rows[good]:
             heading = _heading(good, len(block), len(right if good else wrong))
             canvas.text(0.005, 1 - (top + 0.12) / height, heading, va="top", size=11, weight="bold")
-            _draw_block(canvas, block, top + _HEADING, _SIDE + _TEXT[good])
+            _draw_block(canvas, block, names, top + _HEADING, _SIDE + _TEXT[good])
             top += _HEADING + rows[good] * (_SIDE + _TEXT[good])
     return canvas, _caption(len(right), len(wrong))
 
 
-def _draw_block(canvas: Canvas, block: pd.DataFrame, top: float, pitch: float) -> None:
+def _draw_block(canvas: Canvas, block: pd.DataFrame, names: Mapping[str, str], top: float, pitch: float) -> None:
     """Photographs in rows, the first ``top`` inches below the figure's upper edge, the next ``pitch`` further down."""
     height = canvas.get_figheight()
     for i, (_, row) in enumerate(block.iterrows()):
         left = 0.04 + i % _COLUMNS * (_SIDE + _GAP)
         bottom = height - top - i // _COLUMNS * pitch - _SIDE
         ax = canvas.add_axes((left / WIDTH, bottom / height, _SIDE / WIDTH, _SIDE / height))
-        _draw_photo(ax, row)
+        _draw_photo(ax, row, names)
 
 
 def _rows(right: int, wrong: int) -> tuple[int, int]:
@@ -94,7 +96,7 @@ def _caption(right: int, wrong: int) -> str:
     )
 
 
-def _draw_photo(ax: Axes, row: pd.Series) -> None:
+def _draw_photo(ax: Axes, row: pd.Series, names: Mapping[str, str]) -> None:
     right = bool(row["correct"])
     colour, mark = (GOOD, "✓") if right else (BAD, "✗")
     ax.set(xticks=[], yticks=[])
@@ -103,8 +105,8 @@ def _draw_photo(ax: Axes, row: pd.Series) -> None:
     badge = {"boxstyle": "circle,pad=0.2", "facecolor": colour, "edgecolor": "white"}
     ax.text(0.09, 0.91, mark, transform=ax.transAxes, ha="center", va="center", color="white", size=10, bbox=badge)
     name = "" if right else f"\n{label(Path(row['path']).name, 25)}"
-    ax.set_xlabel(f"\ntrue: {label(row['class'], 20)}{name}", size=SMALL, color="#555555", linespacing=1.3)
-    said = f"{label(row['predicted'], 15)} {_percent(row['confidence'])}"
+    ax.set_xlabel(f"\ntrue: {names[row['class']]}{name}", size=SMALL, color="#555555", linespacing=1.3)
+    said = f"{names[row['predicted']]} {_percent(row['confidence'])}"
     ax.annotate(  # on the empty first line of the label below the photograph
         said, (0.5, 0), (0, -5), "axes fraction", "offset points", ha="center", va="top", color=colour, weight="bold"
     )

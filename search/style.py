@@ -5,7 +5,7 @@ import io
 import math
 import re
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -21,8 +21,8 @@ GOOD, BAD, PLAIN, FADED, CHOSEN, INK = "#007F5C", "#C24E00", "#56A0C8", "#B4B4B4
 """Right, wrong, a complete trial, a pruned one, the chosen one, text. Green, vermilion and blues are near Okabe and
 Ito's, which colour-blind people tell apart; every colour comes with a mark or a line style of its own."""
 
-SCALE = LinearSegmentedColormap.from_list("scale", ["#E8E4D0", "#A6CFC4", "#4A97B8", "#1D5C9B", "#0A2A5C"])
-"""From poor to good: its lightness alone says which."""
+SCALE = LinearSegmentedColormap.from_list("scale", ["#E8E4D0", "#A6CFC4", "#4A97B8", "#1D5C9B", "#0A2A5C"], N=32)
+"""From poor to good: how far it is from the paper alone says which. So few colours that a page can name each."""
 
 WIDTH = 10.0
 """Inches of a full-width figure: 960 px in a browser."""
@@ -87,7 +87,8 @@ def save(canvas: Canvas, folder: Path, name: str) -> tuple[Path, Path]:
     svg, png = folder / f"{name}.svg", folder / f"{name}.png"
     text = io.StringIO()
     canvas.savefig(text, format="svg", metadata={"Date": None, "Creator": None})
-    svg.write_text(_EMBEDDED.sub(_as_jpeg, text.getvalue()), encoding="utf-8")
+    drawn = text.getvalue().replace("'DejaVu Sans'", "'DejaVu Sans', Verdana, sans-serif")  # as wide, and everywhere
+    svg.write_text(_EMBEDDED.sub(_as_jpeg, drawn), encoding="utf-8")
     canvas.savefig(png, dpi=150, metadata={"Software": None})
     if png.stat().st_size > _PNG_BYTES:
         with Image.open(png) as image:
@@ -106,6 +107,25 @@ def label(text: object, most: int = 40) -> str:
         return one
     tail = (most - 1) // 2
     return f"{one[: most - 1 - tail]}…{one[len(one) - tail :]}"
+
+
+def class_labels(names: Sequence[str], most: int) -> dict[str, str]:
+    """Each class's name as it can be drawn, shortened to ``most`` characters so that one can tell them apart: where the
+    middle makes the difference, their common beginning and end go, and where nothing is left, they are numbered."""
+    labels = {name: label(name, most) for name in names}
+    if len(set(labels.values())) < len(labels):
+        start = _alike(names)
+        end = min(_alike([name[::-1] for name in names]), min(map(len, names)) - start)
+        labels = {name: label(f"…{name[start : len(name) - end]}…", most) for name in labels}
+    if len(set(labels.values())) < len(labels):
+        labels = {name: label(f"{at}: {name}", most) for at, name in enumerate(labels)}
+    return labels
+
+
+def _alike(names: Sequence[str]) -> int:
+    """How many characters at the beginning all have in common."""
+    shortest = min(map(len, names))
+    return next((at for at in range(shortest) if len({name[at] for name in names}) > 1), shortest)
 
 
 def metric_label(metric: str) -> str:

@@ -16,9 +16,11 @@ import pytest
 from PIL import Image
 
 from search.figures import Figure, draw_figures
+from search.finalists_chart import Finalists
+from search.reliability import Confidences, Reliability, calibration_error
 from search.results import Run
 from search.scale import make_scale
-from search.style import label
+from search.style import class_labels, label
 
 ALL = ["predictions", "confusion", "curves", "history", "parallel", "importances", "slices"]
 METRICS = ["train_loss", "train_accuracy", "val_loss", "val_accuracy", "val_balanced_accuracy", "val_macro_f1"]
@@ -260,6 +262,69 @@ def test_a_diverged_loss_does_not_flatten_the_others(tmp_path):
     assert "lower is better" in figures["history"].caption
 
 
+def confidences(*rows: tuple[float, bool]) -> Confidences:
+    return Confidences(np.array([sure for sure, _ in rows]), np.array([right for _, right in rows]))
+
+
+def test_calibration_is_off_by_the_weighted_gaps():
+    """Worked by hand: two at 0.9 and 0.8 in bins of their own, two at 0.65 of which one is right."""
+    shown = confidences((0.9, True), (0.8, False), (0.65, True), (0.65, False))
+    assert calibration_error(shown) == pytest.approx((0.1 + 0.8 + 2 * 0.15) / 4)
+    assert calibration_error(confidences((1.0, True), (0.0, False))) == 0
+
+
+def test_reliability_tells_both_calibration_errors(tmp_path):
+    before = confidences(*[(0.95, True)] * 6, *[(0.95, False)] * 2, (0.55, True))
+    after = confidences(*[(0.75, True)] * 6, *[(0.75, False)] * 2, (0.55, True))
+    figure = draw(make_run([]), tmp_path, reliability=Reliability(before, after, 2.5))["reliability"]
+    assert "on 9 validation images" in figure.caption
+    assert "A temperature of 2.5 changes no prediction" in figure.caption
+    assert "goes from 22.8% to 5.0%" in figure.caption
+    said = texts(figure)
+    assert "as trained: expected calibration error 22.8%" in said
+    assert "with temperature: expected calibration error 5.0%" in said
+    assert (said.count("8"), said.count("1")) == (2, 2)  # images a bin
+    assert said.count("40%") == 2  # on the upright axes; of two classes, no bin lies below a half
+
+
+@pytest.mark.parametrize("rows", [[(0.4, True)], [(0.2, False), (1.0, True)]])
+def test_reliability_is_drawn_of_few_images_and_without_a_temperature(tmp_path, rows):
+    figure = draw(make_run([]), tmp_path, reliability=Reliability(confidences(*rows), images="test"))["reliability"]
+    assert f"on {len(rows)} test images" in figure.caption
+    assert "The expected calibration error is" in figure.caption
+    assert panels(figure) == 2
+
+
+def test_without_images_there_is_no_reliability(tmp_path):
+    assert "reliability" not in draw(make_run([]), tmp_path, reliability=Reliability(confidences()))
+
+
+def finalists(scores: dict[int, list[float]], winner: int, tied=(), metric="val_accuracy") -> Finalists:
+    rows = [(trial, f"lr {trial}", seed, score) for trial, all_ in scores.items() for seed, score in enumerate(all_)]
+    return Finalists(pd.DataFrame(rows, columns=["trial", "name", "seed", "score"]), winner, tied, metric)
+
+
+def test_finalists_stand_in_the_order_of_their_means(tmp_path):
+    given = finalists({3: [0.90, 0.92, 0.94], 7: [0.93, 0.93, 0.93], 9: [0.5, 0.5, 0.53]}, winner=7, tied=[7, 3])
+    figure = draw(make_run([]), tmp_path, finalists=given)["finalists"]
+    said = texts(figure)
+    assert {"0.9300 ± 0.0000, chosen", "0.9200 ± 0.0115, tied", "0.5100 ± 0.0100"} <= set(said)
+    heights = {element.text: float(element.get("y", 0)) for element in _texts_with_places(figure)}
+    assert heights["0.9300 ± 0.0000, chosen"] < heights["0.9200 ± 0.0115, tied"] < heights["0.5100 ± 0.0100"]
+    assert {"trial 7", "lr 7", "trial 3", "lr 3", "trial 9", "lr 9"} <= set(said)
+    assert "3 configurations, each trained from 3 seeds; higher is better." in figure.caption
+    assert "Tied: trial 3 lies within one standard error" in figure.caption
+
+
+def test_finalists_of_one_seed_have_no_errors_and_of_losses_the_lowest_is_best(tmp_path):
+    given = finalists({0: [0.2], 1: [0.1]}, winner=1, metric="val_loss")
+    figure = draw(make_run([]), tmp_path, finalists=given)["finalists"]
+    assert {"0.1000, chosen", "0.2000", "mean"} <= set(texts(figure))
+    heights = {element.text: float(element.get("y", 0)) for element in _texts_with_places(figure)}
+    assert heights["0.1000, chosen"] < heights["0.2000"]
+    assert figure.caption == "2 configurations, each trained from one seed; lower is better."
+
+
 def test_drawing_leaves_no_trace_in_matplotlib(tmp_path):
     before = dict(matplotlib.rcParams)
     draw(make_run(["COMPLETE"]), tmp_path)
@@ -298,6 +363,29 @@ def test_labels_are_shortened_in_the_middle():
     assert label("a very long name of a class", 15) == "a very …a class"
     assert label("caf\udce9") == "caf�"  # of a file name that is not UTF-8
     assert len(label("x" * 99, 15)) == 15
+
+
+@pytest.mark.parametrize(
+    ("names", "labels"),
+    [
+        (["ants", "bees"], ["ants", "bees"]),
+        (["the first kind of ant", "a bee"], ["the f…f ant", "a bee"]),
+        ([f"kind number {i} of all the ants" for i in (7, 12)], ["…7…", "…12…"]),
+        (["the same a b c d e and x the same", "the same a b d d e and x the same"], ["…c…", "…d…"]),
+        (
+            ["a first middle 1 last b", "a first middle 2 last b", "b first middle 1 last c"],
+            ["0: a …ast b", "1: a …ast b", "2: b …ast c"],
+        ),
+        (["", "one", "one very long name of it", "one very xxxx name of it"], None),
+    ],
+)
+def test_labels_of_classes_can_be_told_apart(names, labels):
+    found = class_labels(names, 11)
+    assert list(found) == names
+    assert len(set(found.values())) == len(names)
+    assert max(map(len, found.values())) <= 11
+    if labels:
+        assert list(found.values()) == labels
 
 
 def test_neither_torch_nor_ray_nor_optuna_is_imported():
