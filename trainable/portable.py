@@ -72,7 +72,9 @@ def _smallest(preprocessing: Preprocessing) -> tuple[int, ...]:
     return preprocessing.resize if len(preprocessing.resize) == 2 else preprocessing.resize * 2
 
 
-def _weights(before: int, after: int, keep: int, interpolation: str) -> tuple[torch.Tensor, torch.Tensor]:
+def _weights(
+    before: int, after: int | torch.SymInt, keep: int, interpolation: str
+) -> tuple[torch.Tensor, torch.Tensor]:
     """One axis resized and its middle kept, as a matrix of whole numbers in float64.
 
     Returns:
@@ -80,7 +82,8 @@ def _weights(before: int, after: int, keep: int, interpolation: str) -> tuple[to
         more or less).
     """
     support = _SUPPORT[interpolation]
-    scale = torch.full((), before, dtype=torch.float64) / after
+    old, new = (torch.full((), length, dtype=torch.float64) for length in (before, after))
+    scale = old / new
     stretch = scale.clamp(min=1)
     centre = (torch.arange(after).double()[:, None] + 0.5) * scale
     place = torch.arange(before).double()[None]
