@@ -84,7 +84,7 @@ def test_predictions_do_not_depend_on_the_batch_or_on_what_is_skipped(bundle, ph
     mixed = [damaged[0], *photos[:2], damaged[1], *photos[2:], damaged[2]]
     for batch_size in (1, 2, 100):
         skipped: list[Path] = []
-        given = list(model.predict(mixed, batch_size, lambda file, error: skipped.append(file)))
+        given = list(model.predict(mixed, batch_size, lambda file, _, seen=skipped: seen.append(file)))
         assert [p.path for p in given] == photos
         assert skipped == damaged
         for one, other in zip(given, expected, strict=True):
