@@ -1,6 +1,7 @@
 """A finished model in a folder of its own: enough to classify new images without the data set it came from."""
 
-from collections.abc import Iterator, Mapping, Sequence
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,8 @@ from trainable.images import read_image
 from trainable.views import Preprocessing, plain_view
 
 WEIGHTS, DESCRIPTION = "model.safetensors", "model.yaml"
-_BATCH = 32
+BATCH = 32
+"""Images classified at once, where nothing else is said."""
 
 
 @dataclass(frozen=True)
@@ -47,15 +49,36 @@ class Bundle:
     description: Mapping[str, Any]
     """All of ``model.yaml``."""
 
-    def predict(self, paths: Sequence[Path]) -> Iterator[Prediction]:
-        """Classify image files, in their order.
+    temperature: float = 1.0
+    """What logits are divided by to give calibrated probabilities (Guo, Pleiss, Sun, Weinberger, *ICML* 2017)."""
+
+    def predict(
+        self,
+        paths: Sequence[Path],
+        batch_size: int = BATCH,
+        skip: Callable[[Path, InputError], None] | None = None,
+    ) -> Iterator[Prediction]:
+        """Classify image files, in their order, a batch at a time.
+
+        Args:
+            skip: told of each file that cannot be read as an image, which is left out; None: it ends the predictions.
 
         Raises:
-            InputError: a file cannot be read as an image.
+            InputError: a file cannot be read as an image, and there is no ``skip``.
         """
-        rows = (row for logits in self.logits(paths) for row in logits.softmax(1).tolist())
-        for file, row in zip(paths, rows, strict=True):
-            yield Prediction(file, tuple(row))
+        for start in range(0, len(paths), batch_size):
+            images = {}
+            for place, file in enumerate(paths[start : start + batch_size], start):
+                try:
+                    images[place] = read_image(file)
+                except InputError as error:
+                    if skip is None:
+                        raise
+                    skip(file, error)
+            if images:
+                logits = self.logits_of(list(images.values()))
+                for place, row in zip(images, self.calibrate(logits).tolist(), strict=True):
+                    yield Prediction(paths[place], tuple(row))
 
     def logits(self, paths: Sequence[Path]) -> Iterator[torch.Tensor]:
         """The logits of image files, in their order, float32 ``[B, classes]`` on the CPU.
@@ -63,20 +86,31 @@ class Bundle:
         Raises:
             InputError: a file cannot be read as an image.
         """
-        device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        for start in range(0, len(paths), BATCH):
+            yield self.logits_of([read_image(file) for file in paths[start : start + BATCH]])
+
+    def logits_of(self, images: Sequence[torch.Tensor], device: torch.device | None = None) -> torch.Tensor:
+        """The logits of decoded images, each uint8 ``[3, H, W]`` of any size: float32 ``[B, classes]`` on the CPU.
+
+        Args:
+            device: where to compute; None: on the GPU, if there is one.
+        """
+        device = device or torch.device("cuda" if torch.cuda.is_available() else "cpu")
         model = self.backbone.model.to(device).eval()
-        for start in range(0, len(paths), _BATCH):
-            files = paths[start : start + _BATCH]
-            views = torch.stack([plain_view(read_image(file), self.backbone.preprocessing) for file in files])
-            with torch.no_grad():
-                yield model(self.backbone.preprocessing.normalise(views.to(device))).float().cpu()
+        views = torch.stack([plain_view(image, self.backbone.preprocessing) for image in images])
+        with torch.no_grad():
+            return model(self.backbone.preprocessing.normalise(views.to(device))).float().cpu()
+
+    def calibrate(self, logits: torch.Tensor) -> torch.Tensor:
+        """Probabilities from logits, both ``[B, classes]``."""
+        return (logits / self.temperature).softmax(1)
 
 
 def save_bundle(folder: Path, backbone: Backbone, classes: Sequence[str], facts: Mapping[str, Any]) -> None:
     """Write the backbone's model as it is now.
 
     Args:
-        facts: what else ``model.yaml`` should say: metrics, settings, digests.
+        facts: what else ``model.yaml`` should say: temperature (see `Bundle`), metrics, settings, digests.
     """
     folder.mkdir(parents=True, exist_ok=True)
     state = {name: tensor.contiguous().cpu() for name, tensor in backbone.model.state_dict().items()}
@@ -107,14 +141,22 @@ def load_bundle(folder: Path) -> Bundle:
         given = description["preprocessing"]
         fields: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in given.items()}
         preprocessing = Preprocessing(**fields)
+        temperature = _temperature(description)
     except FileNotFoundError as error:
         raise InputError(
             f"a model bundle is a folder with {DESCRIPTION} and {WEIGHTS}; {folder} lacks "
             f"{Path(error.filename or WEIGHTS).name}"
         ) from error
-    except (safetensors.SafetensorError, yaml.YAMLError, KeyError, TypeError, RuntimeError) as error:
+    except (safetensors.SafetensorError, yaml.YAMLError, KeyError, TypeError, ValueError, RuntimeError) as error:
         raise InputError(f"the model bundle in {folder} must be whole; it is damaged: {error}") from error
     loaded = Backbone(
         backbone.name, backbone.model, backbone.stages, preprocessing, backbone.pristine, f"the bundle {folder}"
     )
-    return Bundle(loaded, tuple(description["classes"]), description)
+    return Bundle(loaded, tuple(description["classes"]), description, temperature)
+
+
+def _temperature(description: Mapping[str, Any]) -> float:
+    temperature = float(description.get("temperature", 1.0))
+    if not 0 < temperature < math.inf:  # written so that NaN is refused too
+        raise ValueError(f"temperature must be a number above 0; got {temperature}")
+    return temperature
