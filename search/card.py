@@ -74,8 +74,8 @@ def model_card(
         "## How to use it",
         _USE,
         "## Licences",
-        f"The weights began as: {_text(weights)}. Their licence, and that of the images, bind whoever uses the model or "
-        "passes it on; fine-tuning changes neither. See where both came from.",
+        f"The weights began as: {_text(weights)}. Their licence, and that of the images, bind whoever uses the model "
+        "or passes it on; fine-tuning changes neither. See where both came from.",
     ]
     return "\n\n".join(parts) + "\n"
 
