@@ -45,9 +45,10 @@ def test_no_file_is_named_after_nothing(name):
         "import search.run; search.run.main(['--help'])",
         "import search.report; search.report.main(['--help'])",
         "import search.predict; search.predict.main(['--help'])",
+        "import search.export; search.export.main(['--help'])",
         "import search.run; search.run.main(['--space', 'default.yaml', '--set', 'space.lr.low=0', '--plan'])",
         "import search.results",
-        "import search.figures, search.page, search.verdict",
+        "import search.card, search.figures, search.page, search.verdict",
     ],
 )
 def test_help_and_mistakes_and_finished_runs_import_neither_torch_nor_ray(code):
