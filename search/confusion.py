@@ -54,7 +54,7 @@ def _draw_cells(ax: Axes, table: NDArray[np.int64], share: NDArray[np.float64]) 
     cells = PatchCollection(squares, cmap=_COLOURS, array=share[*filled.T], clim=(0, 1), lw=0, zorder=0)
     ax.add_collection(cells)
     ax.set_facecolor(_COLOURS(0.0))
-    ax.set(xlim=(-0.5, len(table) - 0.5), ylim=(len(table) - 0.5, -0.5), aspect="equal")
+    ax.set(xlim=(-0.5, len(table) - 0.5), ylim=(len(table) - 0.5, -0.5))
     return cells
 
 

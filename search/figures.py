@@ -37,7 +37,7 @@ _TITLES = {
     "reliability": "How far its confidence can be trusted",
     "curves": "Learning curves",
     "history": "How the search went",
-    "finalists": "The finalists, each trained from several seeds",
+    "finalists": "The finalists, trained again",
     "parallel": "Configurations and their scores",
     "importances": "Which parameters matter",
     "slices": "One parameter at a time",

@@ -98,7 +98,8 @@ def _caption(rows: pd.DataFrame, scores: pd.DataFrame, finalists: Finalists) -> 
     seeds = scores.groupby("trial").size()
     each = f"{seeds.max()} seeds" if seeds.max() > 1 else "one seed"
     better = "lower" if METRICS[finalists.metric] == "minimize" else "higher"
-    text = f"{len(rows)} configurations, each trained from {each}; {better} is better."
+    which = f"{len(rows)} configurations, each" if len(rows) > 1 else "One configuration,"
+    text = f"{which} trained from {each}; {better} is better."
     tied = [str(trial) for trial in sorted(finalists.tied) if trial != finalists.winner]
     if not tied:
         return text

@@ -56,7 +56,7 @@ def draw_reliability(reliability: Reliability) -> tuple[Canvas, str] | None:
     grid[0, 0].set_ylabel("share that is right")
     grid[1, 0].set_ylabel("images")
     handles, names = grid[0, 0].get_legend_handles_labels()
-    canvas.legend(handles, names, loc="outside upper left", ncols=3)
+    canvas.legend(handles, names, loc="outside upper left", ncols=3 if after else 2)
     return canvas, _caption(reliability)
 
 

@@ -116,6 +116,8 @@ def class_labels(names: Sequence[str], most: int) -> dict[str, str]:
     if len(set(labels.values())) < len(labels):
         start = _alike(names)
         end = min(_alike([name[::-1] for name in names]), min(map(len, names)) - start)
+        around = max(0, most - 2 - (max(map(len, names)) - start - end)) // 2  # as much of what is common as fits
+        start, end = max(0, start - around), max(0, end - around)
         labels = {name: label(f"…{name[start : len(name) - end]}…", most) for name in labels}
     if len(set(labels.values())) < len(labels):
         labels = {name: label(f"{at}: {name}", most) for at, name in enumerate(labels)}

@@ -186,4 +186,5 @@ def _history_caption(trials: pd.DataFrame, metric: str) -> str:
     words = {"COMPLETE": "complete", "PRUNED": "stopped early", "FAIL": "failed", "RUNNING": "interrupted"}
     told = ", ".join(f"{counts[state]} {word}" for state, word in words.items() if state in counts)
     better = "higher" if METRICS[metric] == "maximize" else "lower"
-    return f"{len(trials)} trials: {told}. Each stands at its best epoch's {metric_label(metric)}; {better} is better."
+    count = f"{len(trials)} trials" if len(trials) > 1 else "One trial"
+    return f"{count}: {told}. Each stands at its best epoch's {metric_label(metric)}; {better} is better."
