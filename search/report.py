@@ -57,12 +57,15 @@ def make_report(folder: Path, trial: int | None, say: Callable[[str], None]) -> 
         InputError: no such run or trial, or none that was trained.
     """
     from search.config import load_config
-    from search.results import load_run
+    from search.results import CURVES, TRIALS, load_run
     from trainable.settings import METRICS
 
     folder = folder.resolve()
     run = load_run(folder)
     config = load_config(folder / "config.yaml")
+    if config.data.folds is not None:
+        say(f"a search with folds has no report yet: its results are in {folder / TRIALS} and {folder / CURVES}")
+        return 0
     maximize = METRICS[config.search.metric] == "maximize"
     complete = (run.trials["state"] == "COMPLETE").any()
     best = run.best(maximize) if trial is None or complete else None

@@ -8,7 +8,7 @@ from typing import Any
 import pandas as pd
 
 from trainable.errors import InputError
-from trainable.settings import EPOCH_METRICS
+from trainable.settings import EPOCH_METRICS, across_folds
 
 TRIALS, CURVES = "trials.csv", "curves.csv"
 
@@ -19,10 +19,11 @@ class Run:
 
     folder: Path
     trials: pd.DataFrame
-    """A row a trial: trial, state, value, best_epoch, epochs, first, the parameters, the metrics at the best epoch,
+    """A row a trial: trial, state, value, best_epoch, epochs, folds (that the metrics are means
+    of; only where there are any), first, the parameters, the metrics at the best epoch,
     seconds, node, reason."""
     curves: pd.DataFrame
-    """A row a trial and epoch: trial, epoch, and the metrics."""
+    """A row a trial and epoch: trial, epoch, and the metrics; with folds, their means over the trial's whole folds."""
     parameters: tuple[str, ...]
     """The columns of ``trials`` that hold the searched settings."""
 
@@ -50,12 +51,14 @@ def write_tables(
     folder: Path, rows: Sequence[dict[str, Any]], curves: Sequence[dict[str, Any]], parameters: Sequence[str]
 ) -> None:
     """Write ``trials.csv`` and ``curves.csv``, each whole or not at all."""
+    folds = any("fold" in row for row in curves)
     columns = [
         "trial",
         "state",
         "value",
         "best_epoch",
         "epochs",
+        *(["folds"] if folds else []),
         "first",
         *parameters,
         *_METRIC_COLUMNS,
@@ -64,7 +67,7 @@ def write_tables(
         "reason",
     ]
     _write(pd.DataFrame(rows, columns=columns), folder / TRIALS)
-    _write(pd.DataFrame(curves, columns=["trial", *EPOCH_METRICS]), folder / CURVES)
+    _write(pd.DataFrame(curves, columns=["trial", *(["fold"] if folds else []), *EPOCH_METRICS]), folder / CURVES)
 
 
 def load_run(folder: Path) -> Run:
@@ -81,10 +84,21 @@ def load_run(folder: Path) -> Run:
         raise InputError(f"{folder} has no {error.filename} yet: its search has not got as far") from error
     names = list(trials.columns)
     parameters = names[names.index("first") + 1 : names.index(_METRIC_COLUMNS[0])]
-    return Run(folder, trials, curves, tuple(parameters))
+    return Run(folder, trials, _across_folds(curves), tuple(parameters))
 
 
 _METRIC_COLUMNS = [name for name in EPOCH_METRICS if name not in ("epoch", "lr", "epoch_time_s", "images_per_s")]
+
+
+def _across_folds(curves: pd.DataFrame) -> pd.DataFrame:
+    if "fold" not in curves:
+        return curves
+    histories = (
+        [{str(name): value for name, value in row.items()} for row in own.to_dict("records")]
+        for _, own in curves.groupby("trial")
+    )
+    means = [mean for history in histories for mean in across_folds(history)]
+    return pd.DataFrame(means, columns=curves.columns.drop("fold")).astype({"trial": int, "epoch": int})
 
 
 def _write(table: pd.DataFrame, file: Path) -> None:
