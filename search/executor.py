@@ -28,7 +28,8 @@ class Execution:
         self.study, self.make_config, self.concurrency, self.notify = study, make_config, concurrency, notify
         self.running: dict[str, int] = {}
         """Tune's trial ids and the numbers of their trials in the study."""
-        self.pruned: set[int] = set()
+        self.pruned: dict[int, str] = {}
+        """Trials that must stop, and why."""
         self.stopping = False
         self.unfinished: list[int] = []
         """Trials that were cut off when the whole search was told to stop."""
@@ -43,10 +44,11 @@ class Execution:
         for epoch in epochs:
             if number in self.pruned:
                 break
-            metrics = {name: epoch[name] for name in EPOCH_METRICS}
-            stop = self.study.report(number, metrics, node=result.get("hostname", ""))
-            if stop and not (result.get("done") and epoch is epochs[-1]):
-                self.pruned.add(number)
+            metrics = {name: epoch[name] for name in (*(["fold"] if "fold" in epoch else []), *EPOCH_METRICS)}
+            scores = result.get("scores") if epoch is epochs[-1] else None
+            reason = self.study.report(number, metrics, node=result.get("hostname", ""), scores=scores)
+            if reason and not (result.get("done") and epoch is epochs[-1]):
+                self.pruned[number] = reason
             self.notify("epoch", number, metrics)
         return number in self.pruned
 
@@ -57,7 +59,7 @@ class Execution:
         if number not in self.pruned and result is not None and result.get("done"):
             self.report(number, result)
         if number in self.pruned:
-            self.study.prune(number, "pruned")
+            self.study.prune(number, self.pruned[number])
             self.notify("pruned", number, {})
         elif result is not None and "failure" in result:
             self._fail(number, result["failure"])

@@ -48,21 +48,25 @@ _SAMPLERS: dict[str, Callable[[SamplerConfig, int, int], optuna.samplers.BaseSam
 }
 
 
-def make_pruner(pruner: PrunerConfig) -> optuna.pruners.BasePruner:
-    return _PRUNERS[pruner.name](pruner)
+def make_pruner(pruner: PrunerConfig, fold_epochs: int | None = None) -> optuna.pruners.BasePruner:
+    """A pruner for trials without folds, or for the first fold, of so many epochs. Hyperband would take the number of
+    epochs from the complete trials, which have those of all folds."""
+    return _PRUNERS[pruner.name](pruner, fold_epochs)
 
 
-_PRUNERS: dict[str, Callable[[PrunerConfig], optuna.pruners.BasePruner]] = {
-    "successive_halving": lambda p: optuna.pruners.SuccessiveHalvingPruner(
+_PRUNERS: dict[str, Callable[[PrunerConfig, int | None], optuna.pruners.BasePruner]] = {
+    "successive_halving": lambda p, _: optuna.pruners.SuccessiveHalvingPruner(
         min_resource=_of(p.min_epochs), reduction_factor=_of(p.reduction_factor)
     ),
-    "hyperband": lambda p: optuna.pruners.HyperbandPruner(
-        min_resource=_of(p.min_epochs), reduction_factor=_of(p.reduction_factor)
+    "hyperband": lambda p, epochs: optuna.pruners.HyperbandPruner(
+        min_resource=_of(p.min_epochs),
+        max_resource="auto" if epochs is None else epochs + 1,
+        reduction_factor=_of(p.reduction_factor),
     ),
-    "median": lambda p: optuna.pruners.MedianPruner(
+    "median": lambda p, _: optuna.pruners.MedianPruner(
         n_startup_trials=_of(p.startup_trials), n_warmup_steps=_of(p.min_epochs)
     ),
-    "none": lambda p: optuna.pruners.NopPruner(),
+    "none": lambda p, _: optuna.pruners.NopPruner(),
 }
 
 

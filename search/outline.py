@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import torch
 
 from search.config import Config
-from search.plan import Plan, describe_values, memo_folder
+from search.plan import Plan, describe_values, fold_sizes, memo_folder
 from search.resources import share_out
 from trainable.backbone import Backbone
 from trainable.images import ImageSet
@@ -18,6 +18,7 @@ def outline(plan: Plan) -> str:
     """All of it, in a text of many lines."""
     lines = [f"data        {plan.images.source}", f"classes     {', '.join(plan.images.classes)}"]
     lines += [f"{split:<11} {_count(plan.images, split)}" for split in ("train", "val", "test")]
+    lines += _folds(plan)
     for backbone in plan.backbones.values():
         lines += ["", f"backbone    {backbone.name}: {backbone.weights_note}", *_stage_table(backbone)]
         lines += ["", *_shelf_table(plan, backbone)]
@@ -34,9 +35,19 @@ def _count(images: ImageSet, split: str) -> str:
     return f"{len(records):,} images: " + ", ".join(f"{counts[i]:,} {name}" for i, name in enumerate(images.classes))
 
 
+def _folds(plan: Plan) -> list[str]:
+    sizes = fold_sizes(plan.config, plan.images)
+    if not sizes:
+        return []
+    each = "–".join(map(str, sorted(set(sizes))))
+    running = "a configuration runs the first, and the others while it is in the running"
+    return [f"folds       {len(sizes)} of {each} of the train images; {running}"]
+
+
 def _search_table(config: Config) -> list[str]:
     search = config.search
-    limits = [f"{search.trials} trials of at most {config.train.epochs} epochs"]
+    each = " a fold" if config.data.folds else ""
+    limits = [f"{search.trials} trials of at most {config.train.epochs} epochs{each}"]
     limits += [f"{search.time_budget:g} s"] if search.time_budget else []
     limits += [f"until {search.metric} reaches {search.target:g}"] if search.target is not None else []
     here = share_out(config.resources, {"CPU": os.cpu_count() or 1, "GPU": torch.cuda.device_count()})

@@ -67,6 +67,7 @@ class Plan:
             weights=self.config.model.weights,
             train=TrainSettings.model_validate(values),
             metric=self.config.search.metric,
+            folds=self.config.data.folds,
             seed=self.config.search.seed,
             threads=threads,
             folder=folder,
@@ -92,7 +93,7 @@ def make_plan(config: Config, say: Say) -> Plan:
         data.source,
         limit=data.limit,
         test=data.test,
-        val=data.val,
+        val=data.val if data.folds is None else None,
         seed=config.search.seed,
         skip_unreadable=data.skip_unreadable,
         progress=say,
@@ -103,6 +104,7 @@ def make_plan(config: Config, say: Say) -> Plan:
 def plan_for(config: Config, images: ImageSet, say: Say) -> Plan:
     """`make_plan` for images that were found already, as when a run is resumed."""
     notes = list(images.notes)
+    folds = fold_sizes(config, images)
     backbones = _load_backbones(config, len(images.classes), notes)
     for backbone in backbones.values():
         say(f"backbone: {backbone.name}, {backbone.weights_note}")
@@ -110,7 +112,7 @@ def plan_for(config: Config, images: ImageSet, say: Say) -> Plan:
         config.parameters(), lambda name, value: backbones[name].depth(value), tuple(backbones), config.where
     )
     _check_fixed_depth(config, backbones)
-    _check_batch_sizes(config, space, len(images.split("train")))
+    _check_batch_sizes(config, space, len(images.split("train")) - max(folds, default=0))
     config = _with_precision(config)
     first = _first_trials(config, space, backbones, notes)
     budget = config.memo.budget
@@ -118,6 +120,17 @@ def plan_for(config: Config, images: ImageSet, say: Say) -> Plan:
         budget = default_budget(memo_folder(config.memo))
     shelves = {name: _choose_shelves(config, images, backbone, space, budget) for name, backbone in backbones.items()}
     return Plan(config, images, backbones, space, first, shelves, budget, tuple(notes))
+
+
+def fold_sizes(config: Config, images: ImageSet) -> tuple[int, ...]:
+    """Images in each fold; () where there are no folds.
+
+    Raises:
+        InputError: there cannot be so many folds.
+    """
+    if config.data.folds is None:
+        return ()
+    return tuple(len(fold) for fold in images.folds(config.data.folds, config.search.seed))
 
 
 def memo_folder(memo: MemoConfig) -> Path:
@@ -171,7 +184,9 @@ def _choose_shelves(
     ] or [backbone.depth(train.freeze_depth)]
     kinds = math.prod(len(p.domain.values() or ()) for p in space.parameters if p.key in CHANGES_VIEWS)
     views = kinds * (train.views or train.epochs)
-    count = len(images.split("train")) * views + len(images.split("val"))
+    # The images that the plain view is made of: with folds, each image validates in one of them.
+    plain = images.split("val") if config.data.folds is None else images.split("train")
+    count = len(images.split("train")) * views + len(plain)
     size = PRECISIONS[train.precision].itemsize
     return choose_shelves(backbone, [int(depth) for depth in depths], count, size, budget)
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, TextIO
 
 from search.plan import describe_values
-from trainable.settings import best_epoch
+from trainable.settings import across_folds, best_epoch
 
 _SILENCE_S = 20
 """Where there is no terminal, a line is printed at least so often."""
@@ -22,6 +22,7 @@ class Progress:
     Args:
         total: trials to run, or None where only time or a target ends the search.
         metric: the name of what is optimised.
+        folds: of each trial; None: there are none.
         note: told the lines that stay.
     """
 
@@ -30,10 +31,11 @@ class Progress:
         total: int,
         metric: str,
         done: Mapping[str, int],
+        folds: int | None = None,
         stream: TextIO = sys.stdout,
         note: Callable[[str], None] = lambda text: None,
     ) -> None:
-        self._total, self._metric, self._stream, self._note = total, metric, stream, note
+        self._total, self._metric, self._folds, self._stream, self._note = total, metric, folds, stream, note
         self._counts = {"complete": 0, "pruned": 0, "failed": 0, **done}
         self._finished_before = sum(self._counts.values())
         self._values: dict[int, Mapping[str, Any]] = {}
@@ -48,7 +50,10 @@ class Progress:
             self._values[number] = details
         elif event == "epoch":
             self._history.setdefault(number, []).append(details)
-            self._note(f"trial {number:>3} epoch {details['epoch']:>4}  {self._metric} {details[self._metric]:.4f}")
+            fold = f"fold {details['fold']} of {self._folds} " if self._folds else ""
+            self._note(
+                f"trial {number:>3} {fold}epoch {details['epoch']:>4}  {self._metric} {details[self._metric]:.4f}"
+            )
         else:
             self._counts[event] += 1
             self._say(f"trial {number:>3} {event:<8} {self._outcome(event, number, details)}")
@@ -91,9 +96,11 @@ class Progress:
         history = self._history.get(number)
         if not history:
             return f"no epoch ({configuration})"
-        best = history[best_epoch(history, self._metric) - 1]
-        reached = f"{self._metric} {best[self._metric]:.4f} in epoch {best['epoch']} of {history[-1]['epoch']}"
-        return f"{reached} ({configuration})"
+        curve = across_folds(history)
+        best = curve[best_epoch(history, self._metric) - 1]
+        reached = f"{self._metric} {best[self._metric]:.4f} in epoch {best['epoch']} of {curve[-1]['epoch']}"
+        folds = f", fold {history[-1]['fold']} of {self._folds}" if self._folds else ""
+        return f"{reached}{folds} ({configuration})"
 
     def _say(self, text: str) -> None:
         self._stream.write(("\r\033[K" if self._renews else "") + text + "\n")

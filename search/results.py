@@ -9,7 +9,7 @@ import pandas as pd
 import yaml
 
 from trainable.errors import InputError
-from trainable.settings import EPOCH_METRICS, METRICS
+from trainable.settings import EPOCH_METRICS, METRICS, across_folds
 
 TRIALS, CURVES = "trials.csv", "curves.csv"
 
@@ -20,10 +20,11 @@ class Run:
 
     folder: Path
     trials: pd.DataFrame
-    """A row a trial: trial, state, value, best_epoch, epochs, first, the parameters, the metrics at the best epoch,
+    """A row a trial: trial, state, value, best_epoch, epochs, folds (that the metrics are means
+    of; only where there are any), first, the parameters, the metrics at the best epoch,
     seconds, node, reason."""
     curves: pd.DataFrame
-    """A row a trial and epoch: trial, epoch, and the metrics."""
+    """A row a trial and epoch: trial, epoch, and the metrics; with folds, their means over the trial's whole folds."""
     parameters: tuple[str, ...]
     """The columns of ``trials`` that hold the searched settings."""
 
@@ -77,12 +78,14 @@ def write_tables(
     folder: Path, rows: Sequence[dict[str, Any]], curves: Sequence[dict[str, Any]], parameters: Sequence[str]
 ) -> None:
     """Write ``trials.csv`` and ``curves.csv``, each whole or not at all."""
+    folds = any("fold" in row for row in curves)
     columns = [
         "trial",
         "state",
         "value",
         "best_epoch",
         "epochs",
+        *(["folds"] if folds else []),
         "first",
         *parameters,
         *_METRIC_COLUMNS,
@@ -91,7 +94,8 @@ def write_tables(
         "reason",
     ]
     write_table(pd.DataFrame(rows, columns=columns), folder / TRIALS)
-    write_table(pd.DataFrame(curves, columns=["trial", *EPOCH_METRICS]), folder / CURVES)
+    names = ["trial", *(["fold"] if folds else []), *EPOCH_METRICS]
+    write_table(pd.DataFrame(curves, columns=names), folder / CURVES)
 
 
 def load_run(folder: Path) -> Run:
@@ -109,10 +113,21 @@ def load_run(folder: Path) -> Run:
     names = list(trials.columns)
     parameters = names[names.index("first") + 1 : names.index(_METRIC_COLUMNS[0])]
     metric = yaml.safe_load((folder / "config.yaml").read_text())["search"]["metric"]
-    return Run(folder, trials, curves, tuple(parameters), metric)
+    return Run(folder, trials, _across_folds(curves), tuple(parameters), metric)
 
 
 _METRIC_COLUMNS = [name for name in EPOCH_METRICS if name not in ("epoch", "lr", "epoch_time_s", "images_per_s")]
+
+
+def _across_folds(curves: pd.DataFrame) -> pd.DataFrame:
+    if "fold" not in curves:
+        return curves
+    histories = (
+        [{str(name): value for name, value in row.items()} for row in own.to_dict("records")]
+        for _, own in curves.groupby("trial")
+    )
+    means = [mean for history in histories for mean in across_folds(history)]
+    return pd.DataFrame(means, columns=curves.columns.drop("fold")).astype({"trial": int, "epoch": int})
 
 
 def write_table(table: pd.DataFrame, file: Path) -> None:

@@ -148,12 +148,13 @@ def _search(folder: Path, plan: "Plan", options: argparse.Namespace, say: "Journ
 
     search = plan.config.search
     stored = open_study(*study_address(folder, plan.config), search.metric, resume=options.resume is not None)
-    study = Study(stored, plan.space, search, plan.first)
+    folds = plan.config.data.folds
+    study = Study(stored, plan.space, search, plan.first, plan.config.train.epochs if folds else None)
     if study.finished:
         return "all trials are done"
     cluster = stack.enter_context(ray_cluster(plan.config.resources, options.address, say))
     say(f"running {search.trials} trials, {cluster.concurrency} at a time; results go to {folder}")
-    progress = Progress(search.trials, search.metric, study.counts(), note=say.note)
+    progress = Progress(search.trials, search.metric, study.counts(), folds, note=say.note)
     began = (folder / CONFIG).stat().st_mtime
 
     def make_settings(proposal: "Proposal") -> "TrialSettings":

@@ -2,7 +2,7 @@
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 
 from search.byte_count import byte_count
 from search.duration import seconds
@@ -37,6 +37,12 @@ def _gpus(value: Any) -> Any:
     return float(value)
 
 
+def _at_least_two(value: int) -> int:
+    if value < 2:
+        raise ValueError(f"must be at least 2, or null to score on the val split (got {value})")
+    return value
+
+
 Text = Annotated[str, Field(min_length=1)]
 Texts = Annotated[tuple[Text, ...], BeforeValidator(_one_or_more)]
 
@@ -55,7 +61,10 @@ class DataConfig(Section):
     test: Annotated[float, Field(gt=0, lt=1)] | None = None
     """The share of the training images to seal as test split; None: test/ if there is one."""
     val: Annotated[float, Field(gt=0, lt=1)] = 0.25
-    """The share of the training images that validates where there is no val/."""
+    """The share of the training images that validates where there is no val/, and where there are no folds."""
+    folds: Annotated[int, AfterValidator(_at_least_two)] | None = None
+    """Each configuration is scored by cross-validation on train/ and val/ together: by the mean over so many folds, of
+    which it runs the first, and the others while it is in the running. None: by the val split."""
     skip_unreadable: bool = False
     """Leave out images that cannot be read, instead of stopping."""
 

@@ -15,9 +15,10 @@ from optuna.trial import FrozenTrial, TrialState
 
 from search.config import SearchConfig
 from search.optuna_methods import grid, make_pruner, make_sampler
+from search.race import LEVEL, chance_of_lag
 from search.space import Space
 from trainable.errors import InputError
-from trainable.settings import METRICS, best_epoch
+from trainable.settings import METRICS, across_folds, best_epoch, mean_metrics
 
 TIE_BREAK = 1e-9
 """How much a loss can move a value: enough to order equal accuracies, too little to reorder different ones."""
@@ -56,17 +57,31 @@ class Study:
 
     A trial's value is its best epoch's metric, moved by at most a billionth by that epoch's loss (`ranked_value`), so
     that Optuna itself orders trials as we do: by the metric, then by the loss.
+
+    With folds, the epochs of one fold count on from those of another, and what Optuna is told of an epoch is the mean
+    over the folds so far: in the last fold, the very values of which the best is the trial's. The pruner looks at the
+    first fold alone; behind each fold, a trial races the best one (`search.race`).
+
+    Args:
+        fold_epochs: epochs of each fold; None: there are no folds.
     """
 
-    def __init__(self, study: optuna.Study, space: Space, search: SearchConfig, first: Sequence[FirstTrial]) -> None:
+    def __init__(
+        self,
+        study: optuna.Study,
+        space: Space,
+        search: SearchConfig,
+        first: Sequence[FirstTrial],
+        fold_epochs: int | None = None,
+    ) -> None:
         self.study, self._space, self._search, self._first = study, space, search, first
         self._handles: dict[int, optuna.Trial] = {}
-        self._known: dict[int, set[int]] = {}
+        self._known: dict[int, list[Metrics]] = {}
         """Of each trial in ``_handles``, the epochs that the study has."""
         self._interrupted = [t.number for t in self._trials(TrialState.RUNNING)]
         self.exhausted = False
         """Whether every configuration of a finite space has been proposed."""
-        study.pruner = make_pruner(search.pruner)
+        study.pruner = make_pruner(search.pruner, fold_epochs)
 
     @property
     def asked(self) -> int:
@@ -88,23 +103,38 @@ class Study:
                 return proposal
         return None
 
-    def report(self, number: int, metrics: Metrics, node: str = "") -> bool:
-        """Record an epoch (its metrics hold ``epoch``, counted from 1); whether the pruner stops the trial there.
+    def report(self, number: int, metrics: Metrics, node: str = "", scores: Sequence[float] | None = None) -> str:
+        """Record an epoch (its metrics hold ``epoch``, and ``fold`` if any, counted from 1); why the trial is to be
+        stopped there, "" where it is not.
 
         An epoch that is known already is not recorded again.
+
+        Args:
+            scores: at the end of a fold, one of each image in the folds so far: see `search.race.chance_of_lag`.
         """
-        trial, epoch = self._handles[number], int(metrics["epoch"])
-        known = self._known[number]
-        if epoch in known:
-            return False
+        trial, known = self._handles[number], self._known[number]
+        if _place(metrics) in map(_place, known):
+            return ""
         if not known:
             trial.set_user_attr("node", node)
-        known.add(epoch)
-        trial.set_user_attr(f"epoch:{epoch:04}", dict(metrics))
-        trial.report(ranked_value(metrics, self._search.metric), epoch)
+        known.append(metrics)
+        trial.set_user_attr(f"epoch:{len(known):04}", dict(metrics))
+        so_far = mean_metrics([m for m in known if m["epoch"] == metrics["epoch"]])
+        trial.report(ranked_value(so_far, self._search.metric), len(known))
         # Asked even of trials that always run in full: the pruner compares later ones with what it saw of these.
-        pruned = trial.should_prune()
-        return pruned and "first" not in trial.user_attrs
+        reason = "pruned" if metrics.get("fold", 1) == 1 and trial.should_prune() else ""
+        if scores is not None:
+            trial.set_user_attr("scores", list(scores))
+            reason = reason or self._lost(scores, int(metrics["fold"]))
+        return "" if "first" in trial.user_attrs else reason
+
+    def _lost(self, scores: Sequence[float], folds: int) -> str:
+        """Why a trial with these scores, of so many folds, has no chance against the best one."""
+        best = self.best()
+        chance = 1.0 if best is None else chance_of_lag(scores, best.user_attrs["scores"])
+        if best is None or chance >= LEVEL:
+            return ""
+        return f"worse than trial {best.number} over {folds} fold{'s' * (folds > 1)} (p = {chance:.2g})"
 
     def complete(self, number: int) -> None:
         """The trial ran all its epochs."""
@@ -143,15 +173,17 @@ class Study:
         for trial in self._trials():
             history, attributes = epochs_of(trial), trial.user_attrs
             best = int(attributes.get("best_epoch") or (best_epoch(history, self._search.metric) if history else 0))
+            mean = across_folds(history)
             rows.append(
                 {
-                    **(history[best - 1] if best else {}),
+                    **(mean[best - 1] if best else {}),
                     **{p.key: trial.params[p.name] for p in self._space.sampled if p.name in trial.params},
                     "trial": trial.number,
                     "state": trial.state.name,
                     "value": trial.value,
                     "best_epoch": best or None,
                     "epochs": len(history),
+                    **({"folds": mean[0]["fold"]} if mean and "fold" in mean[0] else {}),
                     "first": attributes.get("first"),
                     "node": attributes.get("node"),
                     "reason": attributes.get("reason"),
@@ -164,7 +196,7 @@ class Study:
     def _again(self, number: int) -> Proposal:
         frozen = self._frozen(number)
         trial = self._handles[number] = optuna.Trial(self.study, frozen._trial_id)
-        self._known[number] = set(frozen.intermediate_values)
+        self._known[number] = [*epochs_of(frozen)[: len(frozen.intermediate_values)]]
         # What the trial was given before is returned again; the rest, had the crash come in between, is chosen now.
         return Proposal(number, self._space.suggest(trial), len(frozen.intermediate_values))
 
@@ -187,7 +219,7 @@ class Study:
             trial.set_user_attr("duplicate_of", twin)
             self.study.tell(trial, state=TrialState.FAIL)
             return None
-        self._handles[trial.number], self._known[trial.number] = trial, set()
+        self._handles[trial.number], self._known[trial.number] = trial, []
         return Proposal(trial.number, values)
 
     def _enqueue(self, seen: Mapping[Any, int]) -> None:
@@ -280,14 +312,14 @@ def real_trials(study: optuna.Study, *states: TrialState) -> list[FrozenTrial]:
 
 
 def epochs_of(trial: FrozenTrial) -> list[dict[str, float]]:
-    """The metrics of each epoch of a trial, in order."""
+    """The metrics of each epoch of a trial, in order; with folds, fold by fold."""
     return [value for name, value in sorted(trial.user_attrs.items()) if name.startswith("epoch:")]
 
 
 def best_value(trial: FrozenTrial, metric: str) -> float | None:
     """The value of a trial's best epoch so far; None where it has none."""
     history = epochs_of(trial)
-    return ranked_value(history[best_epoch(history, metric) - 1], metric) if history else None
+    return ranked_value(across_folds(history)[best_epoch(history, metric) - 1], metric) if history else None
 
 
 def ranked_value(metrics: Metrics, metric: str) -> float:
@@ -295,6 +327,10 @@ def ranked_value(metrics: Metrics, metric: str) -> float:
     sign = 1 if METRICS[metric] == "maximize" else -1
     loss = metrics["val_loss"]
     return metrics[metric] - sign * TIE_BREAK * (loss / (1 + loss))
+
+
+def _place(metrics: Metrics) -> tuple[float, float]:
+    return metrics.get("fold", 1), metrics["epoch"]
 
 
 def _key(trial: FrozenTrial) -> Any:

@@ -9,6 +9,9 @@ from torch import nn
 
 from trainable.stages import Stage
 
+SCORES = ("loss", "accuracy", "balanced_accuracy", "macro_f1")
+"""What `score` gives, by name."""
+
 
 class NonFiniteLossError(ArithmeticError):
     """Training diverged."""
@@ -94,6 +97,25 @@ def score(logits: torch.Tensor, labels: torch.Tensor) -> dict[str, float]:
         "balanced_accuracy": float((hit[present] / actual[present]).mean()),
         "macro_f1": float((2 * hit[present] / (actual + predicted)[present]).mean()),
     }
+
+
+def image_scores(logits: torch.Tensor, labels: torch.Tensor, metric: str) -> torch.Tensor:
+    """A score an image ``[N]``, the higher the better, whose mean is the metric: whether it is right, for balanced
+    accuracy weighted so that each class counts the same, or the negative loss. Macro F1 is no mean over images; its
+    images are scored as those of balanced accuracy.
+
+    Args:
+        logits: ``[N, C]``.
+        labels: int64 ``[N]``.
+        metric: one of `trainable.settings.METRICS`.
+    """
+    if metric == "val_loss":
+        return -nn.functional.cross_entropy(logits, labels, reduction="none")
+    right = (logits.argmax(1) == labels).float()
+    if metric == "val_accuracy":
+        return right
+    counts = torch.bincount(labels, minlength=logits.shape[1])
+    return right * (len(labels) / (counts > 0).sum() / counts)[labels]
 
 
 def confusion_matrix(labels: NDArray[np.int64], predictions: NDArray[np.int64], classes: int) -> NDArray[np.int64]:

@@ -10,9 +10,10 @@ from pathlib import Path
 
 from trainable.decode import check_images, read_image, read_same_image
 from trainable.errors import InputError
+from trainable.listing import Listing
 from trainable.preflight import bullets, inspect
 from trainable.sources import find_source
-from trainable.splits import Shares, apportion, assign_splits
+from trainable.splits import Shares, apportion, assign_splits, deal_folds
 
 __all__ = ["ImageSet", "Record", "find_images", "read_image", "read_same_image"]
 
@@ -65,6 +66,22 @@ class ImageSet:
         learned = tuple(replace(record, split="train") for record in self.split("val"))
         return replace(self, records=(*self.split("train"), *learned, *self.split("val"), *self.split("test")))
 
+    def folds(self, count: int, seed: int) -> tuple[tuple[int, ...], ...]:
+        """The training images dealt into folds for cross-validation: of each fold, the places in ``split("train")``.
+
+        Raises InputError where a class has fewer different images than there are folds.
+        """
+        records = self.split("train")
+        different = Counter(record.label for record in {record.digest: record for record in reversed(records)}.values())
+        few = min(range(len(self.classes)), key=lambda label: different[label])
+        if different[few] < count:
+            raise InputError(
+                f"data.folds must be at most the number of different images of the smallest class, {different[few]} "
+                f"({self.classes[few]}), so that every fold has one; got {count}"
+            )
+        dealt = deal_folds([r.label for r in records], [r.digest for r in records], count, seed)
+        return tuple(tuple(place for place, fold in enumerate(dealt) if fold == number) for number in range(count))
+
     @property
     def digest(self) -> str:
         """Of everything that decides results, so not of paths."""
@@ -111,7 +128,7 @@ def find_images(
     *,
     limit: int | None,
     test: float | None,
-    val: float,
+    val: float | None,
     seed: int,
     skip_unreadable: bool,
     progress: Callable[[str], None],
@@ -122,7 +139,8 @@ def find_images(
         sources: folders, archives or built-in names (see :data:`trainable.sources.SOURCES`).
         limit: at most so many images in all, in proportion over each split's classes; the same ones every time.
         test: the fraction of the training images to seal as a test split; None: the source's own test split, if any.
-        val: the fraction of the training images set aside for validation, where the source has no val split.
+        val: the fraction of the training images set aside for validation, where the source has no val split; None: no
+            image validates, and those of a val split join the training images.
         seed: decides what is set aside for validation; never what is in test.
         skip_unreadable: leave out the images that cannot be decoded, instead of stopping.
         progress: told in plain words what goes on.
@@ -131,6 +149,8 @@ def find_images(
     """
     _check_arguments(limit, test, val)
     listing = find_source(sources, progress)
+    if val is None:
+        listing = _pooled(listing)
     digests, unreadable = check_images([file.path for file in listing.files], progress)
     given = {split for split, _ in listing.folders}
     shares = Shares(test=listing.test or (None if "test" in given else test), val=None if "val" in given else val)
@@ -148,7 +168,17 @@ def find_images(
     return ImageSet(listing.source, classes, _subset(records, limit), (*listing.notes, *notes))
 
 
-def _check_arguments(limit: int | None, test: float | None, val: float) -> None:
+def _pooled(listing: Listing) -> Listing:
+    """Without a val split: its images are training images."""
+    if not any(file.split == "val" for file in listing.files):
+        return listing
+    files = tuple(replace(file, split="train") if file.split == "val" else file for file in listing.files)
+    folders = {place: folder for place, folder in listing.folders.items() if place[0] != "val"}
+    note = "the images of val/ join those of train/"
+    return replace(listing, files=files, folders=folders, notes=(*listing.notes, note))
+
+
+def _check_arguments(limit: int | None, test: float | None, val: float | None) -> None:
     for key, fraction in (("data.test", test), ("data.val", val)):
         if fraction is not None and not 0 < fraction < 1:
             raise InputError(f"{key} must lie between 0 and 1 (a fraction of the training images), not {fraction}")

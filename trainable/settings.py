@@ -1,5 +1,7 @@
 """What one trial needs to know: the contract between ``search`` and ``trainable``."""
 
+import itertools
+import statistics
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Literal
@@ -30,10 +32,30 @@ EPOCH_METRICS = (
 
 
 def best_epoch(history: Sequence[Mapping[str, float]], metric: str) -> int:
-    """The epoch, counted from 1, with the best ``metric``; of equals the one with the lower loss, then the first."""
+    """The epoch, counted from 1, with the best ``metric``; of equals the one with the lower loss, then the first.
+
+    With folds it is one epoch for all of them, and their means decide.
+    """
     sign = -1 if METRICS[metric] == "maximize" else 1
-    ranked = [(sign * metrics[metric], metrics["val_loss"], number) for number, metrics in enumerate(history, 1)]
+    mean = across_folds(history)
+    ranked = [(sign * metrics[metric], metrics["val_loss"], number) for number, metrics in enumerate(mean, 1)]
     return min(ranked)[2]
+
+
+def across_folds(history: Sequence[Mapping[str, float]]) -> list[Mapping[str, float]]:
+    """The metrics of each epoch, of a trial with folds their means over the folds that are whole (while the first is
+    not: of that); ``history`` has the epochs of one fold (``fold``, counted from 1) after those of another."""
+    folds = [list(epochs) for _, epochs in itertools.groupby(history, key=lambda metrics: metrics.get("fold"))]
+    whole = [fold for fold in folds if len(fold) == len(folds[0])]
+    return [mean_metrics(epoch) for epoch in zip(*whole, strict=True)]
+
+
+def mean_metrics(folds: Sequence[Mapping[str, float]]) -> Mapping[str, float]:
+    """The means of one epoch's metrics over folds; without folds, the metrics as they are."""
+    if "fold" not in folds[0]:
+        return folds[0]
+    means = {name: statistics.fmean(metrics[name] for metrics in folds) for name in folds[0]}
+    return {**means, "epoch": folds[0]["epoch"], "fold": folds[-1]["fold"]}
 
 
 class TrainSettings(BaseModel):
@@ -102,6 +124,9 @@ class TrialSettings(BaseModel):
     train: TrainSettings = TrainSettings()
     metric: str = "val_accuracy"
     """The metric, one of ``METRICS``, that decides which epoch is the best."""
+    folds: Annotated[int, Field(ge=2)] | None = None
+    """Folds of the training images to be trained one after another, each validated on its own images by a model that
+    was trained on the others; None: one training, validated on the validation split."""
     seed: int = 0
     threads: Annotated[int, Field(ge=1)] = 1
     """CPU threads for torch. Part of the settings, since sums in another order give other last bits."""
@@ -109,3 +134,8 @@ class TrialSettings(BaseModel):
     """Where the trial keeps its checkpoint and its best epoch's validation logits; None: nowhere."""
     memo: MemoSettings | None = None
     """None: the frozen stages' activations are computed anew, each time."""
+
+    @property
+    def epochs(self) -> int:
+        """Of all folds together."""
+        return self.train.epochs * (self.folds or 1)

@@ -63,6 +63,18 @@ def assign_splits(
     ]
 
 
+def deal_folds(labels: Sequence[int], digests: Sequence[str], count: int, seed: int) -> tuple[int, ...]:
+    """The fold of each image, from 0, for cross-validation.
+
+    The images are dealt out class by class, in an order that a hash of their digests and the seed decides: folds differ
+    by at most one image of each class, and by at most one in all. Copies of one image are dealt as one.
+    """
+    label_of = dict(zip(reversed(digests), reversed(labels), strict=True))  # of copies, the first one's
+    deck = sorted(label_of, key=lambda digest: (label_of[digest], _number(f"fold {seed}", digest), digest))
+    fold_of = {digest: place % count for place, digest in enumerate(deck)}
+    return tuple(fold_of[digest] for digest in digests)
+
+
 def apportion(sizes: Mapping[Key, int], total: int) -> dict[Key, int]:
     """How many of each group to keep so that ``total`` are kept: at least one each, otherwise in proportion.
 

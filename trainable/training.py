@@ -4,6 +4,7 @@ import hashlib
 import math
 import os
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +14,10 @@ import torch
 from trainable.allocator import keep_freed_memory
 from trainable.backbone import Backbone
 from trainable.checkpoint import load_checkpoint, save_checkpoint
-from trainable.epoch import NonFiniteLossError, predict, rebatch, score, train_epoch
+from trainable.epoch import SCORES, NonFiniteLossError, predict, rebatch, score, train_epoch
+from trainable.folds import OutOfFold
 from trainable.frozen import FrozenPass
-from trainable.images import ImageSet
+from trainable.images import ImageSet, Record
 from trainable.memo import Memo
 from trainable.settings import TrialSettings, best_epoch
 
@@ -27,6 +29,9 @@ class Training:
     """Trains one configuration. Every epoch's result depends on the settings and the images alone: a training that
     goes on from a checkpoint gives the same numbers, bit for bit, as one that was never interrupted.
 
+    With folds, a model is trained for each of them in turn, all from the same head, learning rates and views: what
+    differs is which images it sees. The images of all folds have their activations in the memo together.
+
     The backbone is reset and used by this training until the next one takes it.
     """
 
@@ -36,40 +41,59 @@ class Training:
         train = settings.train
         self.settings, self.images, self.backbone = settings, images, backbone
         self.history: list[dict[str, float]] = []
-        """The metrics of each epoch so far."""
+        """The metrics of each epoch so far; with folds, those of each fold after those of the one before."""
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         if self.device.type == "cuda":
             _make_deterministic()
         self.depth = backbone.depth(train.freeze_depth)
-        backbone.reset(self.depth, _derive_seed(settings.seed, train.seed, "head"))
-        backbone.model.to(self.device)
         self._open = backbone.stages[self.depth :]
+        self._folds = images.folds(settings.folds, settings.seed) if settings.folds else ()
+        self._out_of_fold = OutOfFold(self._folds, _labels(images.split("train")), train.epochs)
+        self._begin(0)
         frozen = FrozenPass(backbone, train, settings.seed, self.device)
         self._memo = Memo(frozen, self.depth, settings.memo)
-        self._optimizer = _make_optimizer(settings, [p for stage in self._open for p in stage.parameters()])
+
+    def _begin(self, fold: int) -> None:
+        """A new model, with nothing learnt yet."""
+        self._fold = fold
+        train = self.settings.train
+        self.backbone.reset(self.depth, _derive_seed(self.settings.seed, train.seed, "head"))
+        self.backbone.model.to(self.device)
+        self._optimizer = _make_optimizer(self.settings, [p for stage in self._open for p in stage.parameters()])
         self._schedule = torch.optim.lr_scheduler.StepLR(self._optimizer, train.step_size, train.gamma)
 
     @property
     def best_epoch(self) -> int:
-        """The epoch, counted from 1, with the best metric; of equals the one with the lower loss."""
+        """The epoch, counted from 1, with the best metric; of equals the one with the lower loss. With folds, see
+        `trainable.settings.across_folds`."""
         return best_epoch(self.history, self.settings.metric)
 
+    @property
+    def fold_ended(self) -> bool:
+        """Whether the last epoch was the last of a fold."""
+        return bool(self._folds) and len(self.history) % self.settings.train.epochs == 0 and bool(self.history)
+
+    def image_scores(self) -> list[float]:
+        """How the images of the folds so far fared at the best epoch: see `trainable.folds.OutOfFold.scores`."""
+        return self._out_of_fold.scores(self.best_epoch, self.settings.metric)
+
     def run_epoch(self) -> dict[str, float]:
-        """Train one epoch, validate, and return the metrics.
+        """Train one epoch, validate, and return the metrics; NaN of what no image validates.
 
         Raises:
             NonFiniteLossError: training diverged.
         """
         began = time.perf_counter()
-        number, rate = len(self.history), self._optimizer.param_groups[0]["lr"]
+        fold, number = divmod(len(self.history), self.settings.train.epochs) if self._folds else (0, len(self.history))
+        if fold != self._fold:
+            self._begin(fold)
+        rate = self._optimizer.param_groups[0]["lr"]
         train_loss, train_accuracy = self._train(number)
-        logits, labels = self.predict("val")
-        scores = score(logits, labels)
-        if not math.isfinite(scores["loss"]):
-            raise NonFiniteLossError(f"the validation loss became {scores['loss']}: the learning rate is too high")
-        seen = len(self.images.split("train")) + len(labels)
+        logits, scores = self._validate()
+        seen = len(self._part("train")[1]) + len(self._part("val")[1])
         seconds = time.perf_counter() - began
         metrics = {
+            **({"fold": fold + 1} if self._folds else {}),
             "epoch": number + 1,
             "train_loss": train_loss,
             "train_accuracy": train_accuracy,
@@ -79,25 +103,53 @@ class Training:
             "images_per_s": seen / seconds,
         }
         self.history.append(metrics)
-        if self.best_epoch == number + 1 and self.settings.folder is not None:
-            save_array(logits.numpy(), self.settings.folder / LOGITS)
+        if logits is not None:
+            self._keep(logits, number + 1)
         return metrics
+
+    def _validate(self) -> tuple[torch.Tensor | None, dict[str, float]]:
+        if not self._part("val")[1]:
+            return None, dict.fromkeys(SCORES, math.nan)
+        logits, labels = self.predict("val")
+        scores = score(logits, labels)
+        if not math.isfinite(scores["loss"]):
+            raise NonFiniteLossError(f"the validation loss became {scores['loss']}: the learning rate is too high")
+        return logits, scores
+
+    def _keep(self, logits: torch.Tensor, epoch: int) -> None:
+        """Save the logits of the best epoch so far; with folds, of all images in folds that are whole."""
+        if self._folds:
+            self._out_of_fold.logits.append(logits)
+            logits = self._out_of_fold.at(self.best_epoch)
+        best_of_one = self._fold == 0 and self.best_epoch == epoch
+        if (best_of_one or self.fold_ended) and self.settings.folder is not None:
+            save_array(logits.numpy(), self.settings.folder / LOGITS)
+
+    def _part(self, split: str) -> tuple[Sequence[Record], Sequence[int]]:
+        """The records whose activations are kept together, and the places of the split's images among them; with folds,
+        this fold's images are val."""
+        if not self._folds or split == "test":
+            records = self.images.split(split)
+            return records, range(len(records))
+        held = self._folds[self._fold]
+        records = self.images.split("train")
+        return records, held if split == "val" else sorted({*range(len(records))} - {*held})
 
     def predict(self, split: str) -> tuple[torch.Tensor, torch.Tensor]:
         """Logits ``[N, C]`` and labels ``[N]`` of a split, in its records' order."""
         for stage in self._open:
             stage.eval()
-        records = self.images.split(split)
-        blocks = self._memo.activations(records, None)
-        return predict(self._open, blocks), torch.tensor([record.label for record in records])
+        records, places = self._part(split)
+        blocks = self._memo.activations(records, None, places)
+        return predict(self._open, blocks), _labels([records[i] for i in places])
 
     def _train(self, epoch: int) -> tuple[float, float]:
         train = self.settings.train
         seeds = self.settings.seed, train.seed
-        records = self.images.split("train")
+        records, places = self._part("train")
         shuffle = torch.Generator().manual_seed(_derive_seed(*seeds, "order", epoch))
-        order = torch.randperm(len(records), generator=shuffle).tolist()
-        labels = torch.tensor([records[i].label for i in order]).to(self.device)
+        order = [places[i] for i in torch.randperm(len(places), generator=shuffle).tolist()]
+        labels = _labels([records[i] for i in order]).to(self.device)
         blocks = self._memo.activations(records, epoch % (train.views or train.epochs), order)
         for stage in self._open:
             stage.train()
@@ -120,6 +172,7 @@ class Training:
                 "model": {name: state[name] for name in names},
                 "optimizer": self._optimizer.state_dict(),
                 "schedule": self._schedule.state_dict(),
+                **({"logits": self._out_of_fold.logits} if self._folds else {}),
             },
             self.settings.folder / CHECKPOINT,
         )
@@ -134,6 +187,12 @@ class Training:
             self.backbone.model.load_state_dict(state["model"], strict=False)
             self._optimizer.load_state_dict(state["optimizer"])
             self._schedule.load_state_dict(state["schedule"])
+            self._fold = max(len(self.history) - 1, 0) // self.settings.train.epochs if self._folds else 0
+            self._out_of_fold.logits = state.get("logits", [])
+
+
+def _labels(records: Sequence[Record]) -> torch.Tensor:
+    return torch.tensor([record.label for record in records], dtype=torch.int64)
 
 
 def _make_deterministic() -> None:

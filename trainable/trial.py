@@ -58,13 +58,17 @@ class ImageTrial(tune.Trainable):
     def step(self) -> dict[str, Any]:
         """The next epoch's metrics, in a list; or those of several epochs, where they take a fraction of a second, as
         Ray's round trip would take longer than they do. A checkpoint may know epochs that were not reported yet.
+
+        Where a fold ends, so does the list, for the trial may be stopped there, and has `Training.image_scores` beside.
         """
         epochs: list[dict[str, float]] = []
         began = time.monotonic()
         try:
             while True:
                 epochs.append(self._next_epoch())
-                done = self._given >= self._settings.train.epochs
+                done = self._given >= self._settings.epochs
+                if scores := self._scores():
+                    return {"epochs": epochs, "scores": scores, "done": done}
                 if done or time.monotonic() - began >= _ROUND_TRIP_S:
                     return {"epochs": epochs, "done": done}
         except Exception as error:
@@ -79,6 +83,12 @@ class ImageTrial(tune.Trainable):
             self._training.save()
         self._given += 1
         return self._training.history[self._given - 1]
+
+    def _scores(self) -> list[float] | None:
+        """None but at the end of a fold; and of one that a checkpoint knows the next of, which was judged before."""
+        training = self._training
+        assert training is not None
+        return training.image_scores() if training.fold_ended and self._given == len(training.history) else None
 
     def _record(self, error: Exception) -> str:
         if self._settings.folder is not None:
@@ -190,7 +200,7 @@ def _print_epochs(settings: TrialSettings) -> None:
         raise InputError(f"--images must be the images.csv of a run; there is no file {settings.images}")
     training = start_training(settings)
     training.resume()
-    while len(training.history) < settings.train.epochs:
+    while len(training.history) < settings.epochs:
         metrics = training.run_epoch()
         if settings.folder is not None:
             training.save()
