@@ -52,10 +52,24 @@ def confidences(
     return softmax(logits / temperature, axis=1).max(1), logits.argmax(1) == labels
 
 
-def calibration_error(confidence: NDArray[np.float32], correct: NDArray[np.bool_]) -> float:
-    """The expected calibration error: the mean gap, over images, between confidence and accuracy within `BINS` bins of
-    equal width (Naeini, Cooper, Hauskrecht, *AAAI* 2015)."""
-    places = np.minimum((confidence * BINS).astype(int), BINS - 1)
-    sizes = np.bincount(places, minlength=BINS)
-    gaps = np.bincount(places, weights=confidence - correct, minlength=BINS)
-    return float(np.abs(gaps).sum() / sizes.sum())
+def calibration_error(confidence: NDArray[np.floating], correct: NDArray[np.bool_]) -> float:
+    """The expected calibration error in 0–1: the mean distance between a bin's confidence and its accuracy, weighted by
+    its images (Guo et al., equation 3)."""
+    counts, confident, right = reliability_bins(confidence, correct)
+    return float(np.nansum(counts * np.abs(confident - right)) / counts.sum())
+
+
+def reliability_bins(
+    confidence: NDArray[np.floating], correct: NDArray[np.bool_]
+) -> tuple[NDArray[np.int64], NDArray[np.float64], NDArray[np.float64]]:
+    """Of each of `BINS` bins of equal width, ``((i - 1) / BINS, i / BINS]``, its images, their mean confidence and
+    their accuracy; NaN where it has none.
+
+    Args:
+        confidence, correct: of each image, ``[N]``.
+    """
+    index = np.clip(np.ceil(np.asarray(confidence, float) * BINS).astype(int) - 1, 0, BINS - 1)
+    counts = np.bincount(index, minlength=BINS)
+    some = np.where(counts, counts, np.nan)
+    means = [np.bincount(index, np.asarray(values, float), BINS) / some for values in (confidence, correct)]
+    return counts, means[0], means[1]

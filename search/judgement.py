@@ -52,6 +52,8 @@ class Judgement:
     settings: dict[str, Any]
     """What the winner was trained with."""
     backbone: str
+    weights: str
+    """Where the pretrained weights came from."""
 
     def to_dict(self) -> dict[str, Any]:
         """All numbers, for ``report.json``."""
@@ -145,6 +147,7 @@ def judge(run: Run, config: Config, asked_for: int | None, best: Path, address: 
         near_duplicates(images, made.training.backbone),
         {name: value for name, value in made.settings.train if value is not None},
         made.settings.backbone,
+        made.training.backbone.weights_note,
     )
 
 

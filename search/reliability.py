@@ -8,19 +8,23 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure as Canvas
 from numpy.typing import NDArray
 
+from search.calibration import BINS, calibration_error, reliability_bins
 from search.style import BAD, INK, PLAIN, SMALL, WIDTH, new_canvas
-
-_BINS = 10
 
 
 @dataclass(frozen=True)
 class Confidences:
     """What a model said of N images."""
 
-    confidence: NDArray[np.float64]
+    confidence: NDArray[np.floating]
     """Of the predicted class, in 0–1: ``[N]``."""
     correct: NDArray[np.bool_]
     """``[N]``."""
+
+    @property
+    def error(self) -> float:
+        """The expected calibration error."""
+        return calibration_error(self.confidence, self.correct)
 
 
 @dataclass(frozen=True)
@@ -51,7 +55,7 @@ def draw_reliability(reliability: Reliability) -> tuple[Canvas, str] | None:
     low = 0.5 if all(shown.confidence.min() >= 0.5 for _, shown in panels) else 0.0
     for (upper, lower), (name, shown) in zip(grid.T, panels, strict=True):
         _draw_bins(upper, lower, shown)
-        upper.set_title(f"{name}: expected calibration error {calibration_error(shown):.1%}", size=10)
+        upper.set_title(f"{name}: expected calibration error {shown.error:.1%}", size=10)
         upper.set_xlim(low, 1)
     grid[0, 0].set_ylabel("share that is right")
     grid[1, 0].set_ylabel("images")
@@ -60,25 +64,9 @@ def draw_reliability(reliability: Reliability) -> tuple[Canvas, str] | None:
     return canvas, _caption(reliability)
 
 
-def calibration_error(shown: Confidences) -> float:
-    """The expected calibration error in 0–1: the mean distance between a bin's confidence and its accuracy, weighted by
-    its images (Guo et al., *ICML* 2017, equation 3)."""
-    counts, confidence, accuracy = _bins(shown)
-    return float(np.nansum(counts * np.abs(confidence - accuracy)) / counts.sum())
-
-
-def _bins(shown: Confidences) -> tuple[NDArray[np.int64], NDArray[np.float64], NDArray[np.float64]]:
-    """Of each bin ``((i - 1) / 10, i / 10]`` its images, mean confidence and accuracy; NaN where it has none."""
-    index = np.clip(np.ceil(np.asarray(shown.confidence, float) * _BINS).astype(int) - 1, 0, _BINS - 1)
-    counts = np.bincount(index, minlength=_BINS)
-    some = np.where(counts, counts, np.nan)
-    means = [np.bincount(index, np.asarray(v, float), _BINS) / some for v in (shown.confidence, shown.correct)]
-    return counts, means[0], means[1]
-
-
 def _draw_bins(upper: Axes, lower: Axes, shown: Confidences) -> None:
-    counts, confidence, accuracy = _bins(shown)
-    middles, known = (np.arange(_BINS) + 0.5) / _BINS, counts > 0
+    counts, confidence, accuracy = reliability_bins(shown.confidence, shown.correct)
+    middles, known = (np.arange(BINS) + 0.5) / BINS, counts > 0
     upper.bar(middles[known], accuracy[known], 0.092, color=PLAIN, label="share that is right")
     gap, bottom = np.abs(confidence - accuracy)[known], np.minimum(confidence, accuracy)[known]
     gaps: dict[str, Any] = {"facecolor": "none", "edgecolor": BAD, "hatch": "////", "lw": 1.2}
@@ -97,7 +85,10 @@ def _draw_bins(upper: Axes, lower: Axes, shown: Confidences) -> None:
 
 
 def _caption(reliability: Reliability) -> str:
-    count, before = len(reliability.before.confidence), calibration_error(reliability.before)
+    count, before = (
+        len(reliability.before.confidence),
+        reliability.before.error,
+    )
     text = (
         f"How often the model is right when it is so sure, on {count:,} {reliability.images} images in ten bins. Where "
         "a bar ends at the dashed line, a confidence of 80% means 80% right; a bar that ends below it is too sure. "
@@ -108,6 +99,6 @@ def _caption(reliability: Reliability) -> str:
         named = f" of {reliability.temperature:.3g}" if reliability.temperature is not None else ""
         text += (
             f"A temperature{named} changes no prediction, only how sure it is: the expected calibration error goes "
-            f"from {before:.1%} to {calibration_error(reliability.after):.1%}."
+            f"from {before:.1%} to {reliability.after.error:.1%}."
         )
     return text + " Bins of few images say little."

@@ -30,8 +30,14 @@ def test_a_model_without_a_mistake_keeps_its_temperature() -> None:
     assert fit_temperature(logits, np.arange(3)) == 1
 
 
-def test_the_calibration_error_is_the_mean_gap_over_images() -> None:
-    confidence = np.array([0.95, 0.95, 0.95, 0.55, 1.0], np.float32)
-    correct = np.array([True, True, False, False, True])
-    # the last bin holds 0.95 three times and 1.0: 3.85 / 4 sure, 3 / 4 right; the other 0.55 sure, 0 right
-    assert calibration_error(confidence, correct) == pytest.approx((0.85 + 0.55) / 5, abs=1e-6)
+@pytest.mark.parametrize(
+    ("images", "error"),
+    [
+        ([(0.9, True), (0.8, False), (0.65, True), (0.65, False)], (0.1 + 0.8 + 2 * 0.15) / 4),
+        ([(1.0, True), (0.0, False)], 0),
+        ([(0.95, True), (0.95, True), (0.95, False), (1.0, True)], 3.85 / 4 - 3 / 4),  # one bin
+    ],
+)
+def test_the_calibration_error_is_the_gap_of_each_bin_weighted_by_its_images(images, error) -> None:
+    confidence, correct = (np.array(column) for column in zip(*images, strict=True))
+    assert calibration_error(confidence, correct) == pytest.approx(error)

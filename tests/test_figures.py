@@ -17,7 +17,7 @@ from PIL import Image
 
 from search.figures import Figure, draw_figures
 from search.finalists_chart import Finalists
-from search.reliability import Confidences, Reliability, calibration_error
+from search.reliability import Confidences, Reliability
 from search.results import Run
 from search.scale import make_scale
 from search.style import class_labels, label
@@ -264,13 +264,6 @@ def test_a_diverged_loss_does_not_flatten_the_others(tmp_path):
 
 def confidences(*rows: tuple[float, bool]) -> Confidences:
     return Confidences(np.array([sure for sure, _ in rows]), np.array([right for _, right in rows]))
-
-
-def test_calibration_is_off_by_the_weighted_gaps():
-    """Worked by hand: two at 0.9 and 0.8 in bins of their own, two at 0.65 of which one is right."""
-    shown = confidences((0.9, True), (0.8, False), (0.65, True), (0.65, False))
-    assert calibration_error(shown) == pytest.approx((0.1 + 0.8 + 2 * 0.15) / 4)
-    assert calibration_error(confidences((1.0, True), (0.0, False))) == 0
 
 
 def test_reliability_tells_both_calibration_errors(tmp_path):
