@@ -1,4 +1,4 @@
-"""The finalists: what looked best, and the tutorial's recipes, trained again with other seeds; and who wins."""
+"""The finalists: what looked best, and the tutorial's recipes, trained again with other seeds."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -10,7 +10,7 @@ import pandas as pd
 from search.config import Config
 from search.folder import read_settings, trial_folder
 from search.results import Run, write_table
-from trainable.settings import METRICS, TrialSettings
+from trainable.settings import TrialSettings
 
 if TYPE_CHECKING:
     from trainable.backbone import Backbone
@@ -31,23 +31,6 @@ class Finalist:
     """For which it is trained: to the best epoch that the search found."""
     cost: float
     """Floating-point operations of that training, the frozen stages' apart, since those are shared."""
-
-
-@dataclass(frozen=True)
-class Choice:
-    """The winner by the one-standard-error rule (Breiman et al., *Classification and Regression Trees*, 1984, section
-    3.4.3): the cheapest finalist whose mean score is within one standard error of the best mean."""
-
-    winner: int
-    tied: tuple[int, ...]
-    """The trials within one standard error, the winner among them, the cheapest first."""
-    best: int
-    """The trial with the best mean."""
-    mean: float
-    """The winner's mean score."""
-    best_mean: float
-    error: float
-    """The standard error of the best mean, over the seeds; 0 where there is one seed only."""
 
 
 def choose_finalists(
@@ -104,24 +87,6 @@ def repeated(run: Path, number: int, repetition: int) -> TrialSettings:
             "folder": trial_folder(run, number) / f"seed-{seed}",
         }
     )
-
-
-def choose(table: pd.DataFrame, finalists: Sequence[Finalist], metric: str) -> Choice | None:
-    """The winner; None where every finalist diverged with some seed.
-
-    Args:
-        table: of `train_finalists`.
-    """
-    sign = 1 if METRICS[metric] == "maximize" else -1
-    scores = (sign * table["score"]).groupby(table["trial"])
-    means = scores.agg(lambda each: each.mean(skipna=False)).dropna()
-    if means.empty:
-        return None
-    best = int(str(means.idxmax()))
-    error = float(scores.sem().fillna(0)[best])
-    costs = {finalist.trial: (finalist.cost, finalist.trial) for finalist in finalists}
-    tied = sorted((int(trial) for trial in means.index[means >= means[best] - error - 1e-12]), key=costs.__getitem__)
-    return Choice(tied[0], tuple(tied), best, float(sign * means[tied[0]]), float(sign * means[best]), error)
 
 
 def _train(

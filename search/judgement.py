@@ -11,11 +11,12 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from search.calibration import Calibration, calibration_error, confidences, fit_temperature
+from search.choice import Choice, choose
 from search.class_scores import class_scores
 from search.comparison import Comparison, compare
 from search.config import Config
 from search.estimate import Candidates, bias_corrected
-from search.finalists import Choice, Finalist, choose, choose_finalists, repeated, train_finalists
+from search.finalists import Finalist, choose_finalists, repeated, train_finalists
 from search.folder import load_images, trial_folder
 from search.openings import Opening, record_opening
 from search.plan import MOVED, RECIPES, describe_values
@@ -171,7 +172,7 @@ def _playoff(
         lambda name: load_cached_backbone(name, config.model.weights, classes),
     )
     table = train_finalists(run, finalists, config, address, say)
-    return finalists, table, choose(table, finalists, run.metric)
+    return finalists, table, choose(table, {one.trial: one.cost for one in finalists}, run.metric)
 
 
 def _compare(

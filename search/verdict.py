@@ -7,9 +7,9 @@ from typing import Any
 import pandas as pd
 
 from search.calibration import Calibration
+from search.choice import Choice
 from search.comparison import Comparison
 from search.estimate import Estimate, wilson_interval
-from search.finalists import Choice
 from search.openings import Opening
 
 

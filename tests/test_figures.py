@@ -48,7 +48,7 @@ def make_run(states: Sequence[str], parameters: Sequence[str] = PARAMETERS, firs
         curves += [{"trial": trial, "epoch": at, **metrics} for at, metrics in enumerate(history, 1)]
     columns = ["trial", "state", "value", "best_epoch", "epochs", "first", *parameters, *METRICS]
     tables = pd.DataFrame(rows, columns=columns), pd.DataFrame(curves, columns=["trial", "epoch", *METRICS])
-    return Run(Path("results/run"), *tables, tuple(parameters))
+    return Run(Path("results/run"), *tables, tuple(parameters), "val_accuracy")
 
 
 def make_predictions(folder: Path, rows: Sequence[tuple[str, str, float]]) -> pd.DataFrame:

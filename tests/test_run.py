@@ -177,7 +177,7 @@ class Terminal:
 @pytest.mark.parametrize("tty", [True, False])
 def test_progress(tty):
     stream = Terminal(tty)
-    progress = Progress(4, "val_accuracy", {"complete": 1}, stream)
+    progress = Progress(4, "val_accuracy", {"complete": 1}, stream=stream)
     progress("started", 1, {"lr": 0.01})
     progress("epoch", 1, {"epoch": 1, "val_accuracy": 0.75, "val_loss": 0.5})
     progress("epoch", 1, {"epoch": 2, "val_accuracy": 0.5, "val_loss": 0.4})

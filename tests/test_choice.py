@@ -3,9 +3,9 @@
 import pandas as pd
 import pytest
 
-from search.finalists import Choice, Finalist, choose
+from search.choice import Choice, choose
 
-CHEAP, MIDDLE, DEAR = Finalist(4, "trial 4", 3, 1e6), Finalist(2, "trial 2", 3, 1e9), Finalist(0, "everything", 3, 1e12)
+COSTS = {0: 1e12, 2: 1e9, 4: 1e6}
 
 
 def table(**scores: list[float | None]) -> pd.DataFrame:
@@ -29,15 +29,15 @@ def table(**scores: list[float | None]) -> pd.DataFrame:
     ],
 )
 def test_the_cheapest_within_one_standard_error_of_the_best_wins(scores, winner, tied) -> None:
-    choice = choose(table(**scores), [DEAR, CHEAP, MIDDLE], "val_accuracy")
+    choice = choose(table(**scores), COSTS, "val_accuracy")
     assert choice is not None
     assert (choice.winner, choice.tied) == (winner, tied)
 
 
 def test_the_lowest_loss_is_the_best() -> None:
-    choice = choose(table(t4=[0.5, 0.6], t2=[0.2, 0.5], t0=[0.25, 0.30]), [DEAR, CHEAP, MIDDLE], "val_loss")
+    choice = choose(table(t4=[0.5, 0.6], t2=[0.2, 0.5], t0=[0.25, 0.30]), COSTS, "val_loss")
     assert choice == Choice(0, (0,), 0, pytest.approx(0.275), pytest.approx(0.275), pytest.approx(0.025))
 
 
 def test_nobody_wins_where_all_diverge() -> None:
-    assert choose(table(t4=[0.9, None], t2=[None, None]), [CHEAP, MIDDLE], "val_accuracy") is None
+    assert choose(table(t4=[0.9, None], t2=[None, None]), COSTS, "val_accuracy") is None
