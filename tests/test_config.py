@@ -472,7 +472,8 @@ def test_what_a_run_writes_loads_again(tmp_path: Path) -> None:
     )
     config = load(tmp_path, text, "search.time_budget=10m", "resources.gpus=0.5")
     tree = config.resolved()
-    assert tree["data"] == {"source": ["hymenoptera"], "limit": 9, "test": None, "val": 0.25, "skip_unreadable": False}
+    assert tree["data"] == {"source": ["hymenoptera"], "limit": 9, "test": None, "val": 0.25, "folds": None,
+                            "skip_unreadable": False}
     assert tree["search"]["sampler"] == {"name": "gp", "startup_trials": 10}
     assert "lr" not in tree["train"] and tree["train"]["epochs"] == 3
     assert load(tmp_path, yaml.safe_dump(tree)) == config
