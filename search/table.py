@@ -61,7 +61,7 @@ def render_rows(
     """
     kinds = [_kind(column, frame[column], texts) for column in frame.columns]
     heads = "".join(
-        f"<th scope='col' class='{kind}'>{escape(column)}</th>"
+        f"<th scope='col' class='{kind}'>{escape(column).replace('_', '_<wbr>')}</th>"
         for kind, column in zip(kinds, frame.columns, strict=True)
     )
     rows = "\n".join(

@@ -16,7 +16,7 @@ from search.page import write_page
 from search.table import Table
 
 EVIL = "<script>alert('x')</script> & \"co\""
-VOID = {"meta", "input", "br"}
+VOID = {"meta", "input", "wbr"}
 SVG = """<?xml version="1.0"?>
 <svg xmlns:xlink="http://www.w3.org/1999/xlink" width="720pt" height="9pt" viewBox="0 0 720 9" xmlns="http://www.w3.org/2000/svg">
  <metadata>http://purl.org/dc/elements/1.1/</metadata>
