@@ -22,8 +22,8 @@ class Progress:
     Args:
         total: trials to run, or None where only time or a target ends the search.
         metric: the name of what is optimised.
-        folds: of each trial; None: there are none.
         note: told the lines that stay.
+        folds: of each trial; None: there are none.
     """
 
     def __init__(
@@ -31,9 +31,9 @@ class Progress:
         total: int,
         metric: str,
         done: Mapping[str, int],
-        folds: int | None = None,
         stream: TextIO = sys.stdout,
         note: Callable[[str], None] = lambda text: None,
+        folds: int | None = None,
     ) -> None:
         self._total, self._metric, self._folds, self._stream, self._note = total, metric, folds, stream, note
         self._counts = {"complete": 0, "pruned": 0, "failed": 0, **done}

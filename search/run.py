@@ -154,7 +154,7 @@ def _search(folder: Path, plan: "Plan", options: argparse.Namespace, say: "Journ
         return "all trials are done"
     cluster = stack.enter_context(ray_cluster(plan.config.resources, options.address, say))
     say(f"running {search.trials} trials, {cluster.concurrency} at a time; results go to {folder}")
-    progress = Progress(search.trials, search.metric, study.counts(), folds, note=say.note)
+    progress = Progress(search.trials, search.metric, study.counts(), note=say.note, folds=folds)
     began = (folder / CONFIG).stat().st_mtime
 
     def make_settings(proposal: "Proposal") -> "TrialSettings":

@@ -165,6 +165,11 @@ SECTION_MISTAKES: dict[str, tuple[dict[str, str], str]] = {
         {"data": "skip_unreadable: 1"},
         "x.yaml:1: data.skip_unreadable: must be true or false (got 1)",
     ),
+    "one fold": (
+        {"data": "folds: 1"},
+        "x.yaml:1: data.folds: must be at least 2, or null to score on the val split (got 1)",
+    ),
+    "half a fold": ({"data": "folds: 2.5"}, "x.yaml:1: data.folds: must be a whole number (got 2.5)"),
     "share of one": ({"data": "test: 1"}, "x.yaml:1: data.test: must be < 1 (got 1)"),
     "null section": (
         {"more": "resources:"},
@@ -472,8 +477,14 @@ def test_what_a_run_writes_loads_again(tmp_path: Path) -> None:
     )
     config = load(tmp_path, text, "search.time_budget=10m", "resources.gpus=0.5")
     tree = config.resolved()
-    assert tree["data"] == {"source": ["hymenoptera"], "limit": 9, "test": None, "val": 0.25, "folds": None,
-                            "skip_unreadable": False}
+    assert tree["data"] == {
+        "source": ["hymenoptera"],
+        "limit": 9,
+        "test": None,
+        "val": 0.25,
+        "folds": None,
+        "skip_unreadable": False,
+    }
     assert tree["search"]["sampler"] == {"name": "gp", "startup_trials": 10}
     assert "lr" not in tree["train"] and tree["train"]["epochs"] == 3
     assert load(tmp_path, yaml.safe_dump(tree)) == config

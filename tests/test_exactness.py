@@ -9,7 +9,7 @@ import pytest
 import trainable.frozen
 import trainable.memo
 from trainable.backbone import Backbone, load_backbone
-from trainable.images import ImageSet
+from trainable.images import ImageSet, find_images
 from trainable.memo import main as memo_command
 from trainable.settings import MemoSettings, TrainSettings, TrialSettings
 from trainable.training import Training
@@ -36,6 +36,12 @@ CASES = [
     ("efficientnet_b0", "all", 23, "crop", "fp32"),
 ]
 
+FOLDED = [
+    ("mobilenet_v3_small", 0, 23, "none", "bf16"),
+    ("mobilenet_v3_small", 5, 4, "crop", "fp32"),
+    ("tf_efficientnet_lite0", "all", 4, "flip", "bf16"),
+]
+
 
 @pytest.fixture(scope="module")
 def backbones(lite0) -> dict[str, Backbone]:
@@ -51,7 +57,7 @@ def outcome(training: Training) -> tuple[str, list[dict[str, float]]]:
     return sha.hexdigest(), [{k: v for k, v in metrics.items() if k not in CLOCK} for metrics in training.history]
 
 
-def settings_of(pictures, case, folder=None, memo=None, budget=2**30) -> TrialSettings:
+def settings_of(pictures, case, folder=None, memo=None, budget=2**30, folds=None) -> TrialSettings:
     name, depth, batch_size, augmentation, precision = case
     train = TrainSettings(
         freeze_depth=depth,
@@ -62,36 +68,51 @@ def settings_of(pictures, case, folder=None, memo=None, budget=2**30) -> TrialSe
         epochs=EPOCHS,
     )
     kept = MemoSettings(folder=memo, budget=budget, kept=(0, 4, 10, 12, 18)) if memo else None
-    return TrialSettings(images=pictures, backbone=name, weights="random", train=train, folder=folder, memo=kept)
+    return TrialSettings(
+        images=pictures, backbone=name, weights="random", train=train, folds=folds, folder=folder, memo=kept
+    )
 
 
 def trained(settings: TrialSettings, images: ImageSet, backbone: Backbone) -> Training:
     training = Training(settings, images, backbone)
-    for _ in range(EPOCHS):
+    for _ in range(settings.epochs):
         training.run_epoch()
     return training
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: "-".join(map(str, case)))
 def test_the_memo_changes_nothing(pictures, backbones, tmp_path, case) -> None:
-    images, backbone, memo = ImageSet.load(pictures), backbones[case[0]], tmp_path / "memo"
-    off = outcome(trained(settings_of(pictures, case), images, backbone))
-    kept = settings_of(pictures, case, memo=memo)
+    check(case, None, pictures, ImageSet.load(pictures), backbones[case[0]], tmp_path)
+
+
+@pytest.mark.parametrize("case", FOLDED, ids=lambda case: "-".join(map(str, case)))
+def test_the_memo_changes_nothing_with_folds_which_share_it(pictures, backbones, tmp_path, case) -> None:
+    images = find_images(
+        [str(pictures.parent)], limit=None, test=None, val=None, seed=0, skip_unreadable=False, progress=print
+    )
+    check(case, 2, pictures, images, backbones[case[0]], tmp_path)
+
+
+def check(case, folds, pictures, images, backbone, tmp_path) -> None:
+    memo = tmp_path / "memo"
+    off = outcome(trained(settings_of(pictures, case, folds=folds), images, backbone))
+    kept = settings_of(pictures, case, memo=memo, folds=folds)
     assert outcome(trained(kept, images, backbone)) == off, "cold"
     assert outcome(trained(kept, images, backbone)) == off, "warm"
 
     evicted = Training(kept, images, backbone)
-    evicted.run_epoch()
-    memo_command(["--folder", str(memo), "--clear"])
-    assert not list(memo.glob("*/*.safetensors"))
-    evicted.run_epoch()
+    for epoch in range(kept.epochs):
+        evicted.run_epoch()
+        if epoch == kept.epochs // 2 - 1:
+            memo_command(["--folder", str(memo), "--clear"])
+            assert not list(memo.glob("*/*.safetensors"))
     assert outcome(evicted) == off, "evicted"
 
-    cramped = settings_of(pictures, case, memo=tmp_path / "cramped", budget=5_000_000)
+    cramped = settings_of(pictures, case, memo=tmp_path / "cramped", budget=5_000_000, folds=folds)
     assert outcome(trained(cramped, images, backbone)) == off, "short of room"
 
-    for _ in range(EPOCHS):
-        resumed = Training(settings_of(pictures, case, folder=tmp_path / "trial", memo=memo), images, backbone)
+    for _ in range(kept.epochs):
+        resumed = Training(kept.model_copy(update={"folder": tmp_path / "trial"}), images, backbone)
         resumed.resume()
         resumed.run_epoch()
         resumed.save()

@@ -53,6 +53,14 @@ MISTAKES = {
         [*QUICK, "--set", "space.batch_size={choices: [8, 64]}"],
         "batch_size must be at most the number of training images",
     ),
+    "more folds than images": (
+        [*QUICK, "--set", "data.folds=13"],
+        "data.folds must be at most the number of different images of the smallest class, 12 (cats)",
+    ),
+    "batch above a fold's images": (
+        [*QUICK, "--set", "data.folds=3", "--set", "space.batch_size={choices: [8, 17]}"],
+        "batch_size must be at most the number of training images, 16 (got 17)",
+    ),
     "bad first trial": (
         [*QUICK, "--set", "search.first=[{lr: 7.0}]"],
         "search.first[0]",
@@ -93,6 +101,16 @@ def test_the_plan_says_what_would_run(photos, tmp_path, capsys):
     ):
         assert text in said
     assert not (tmp_path / "out").exists()
+
+
+def test_the_plan_says_the_folds_and_keeps_what_they_need(photos, capsys):
+    assert run([*QUICK, "--data", str(photos), "--set", "data.folds=5", "--plan"]) == 0
+    said = capsys.readouterr().out
+    assert "\ntrain       24 images: 12 cats, 12 dogs\nval         none\n" in said
+    assert "\nfolds       5 of 4–5 of the train images; a configuration runs the first, and the others while" in said
+    assert "4 trials of at most 2 epochs a fold" in said
+    # 1,024 numbers in bf16 or fp32 of each image, in two views to train on and one to validate.
+    assert re.search(r"\n +14  yes +(144\.0|288\.0) kB  the deepest", said)
 
 
 def test_a_recipe_outside_of_the_space_is_not_called_the_tutorials_own(photos, capsys):
@@ -190,6 +208,17 @@ def test_progress(tty):
     assert "trial   2 failed   it diverged (lr 0.02)" in stream.text
     assert "3/4 trials (0 running, 0 pruned, 1 failed), best val_accuracy 0.7500 (trial 1)" in stream.text
     assert ("\r" in stream.text) is tty
+
+
+def test_progress_over_folds():
+    stream, notes = Terminal(False), []
+    progress = Progress(2, "val_accuracy", {}, stream, notes.append, folds=3)
+    progress("started", 0, {"lr": 0.01})
+    for fold, epoch, accuracy in [(1, 1, 0.5), (1, 2, 0.75), (2, 1, 0.75), (2, 2, 0.8), (3, 1, 0.0)]:
+        progress("epoch", 0, {"fold": fold, "epoch": epoch, "val_accuracy": accuracy, "val_loss": 0.5})
+    progress("pruned", 0, {})
+    assert "trial   0 fold 2 of 3 epoch    1  val_accuracy 0.7500" in notes
+    assert "trial   0 pruned   val_accuracy 0.7750 in epoch 2 of 2, fold 3 of 3 (lr 0.01)" in stream.text
 
 
 @pytest.mark.parametrize("seconds, text", [(5, "5s"), (75, "1m15s"), (3700, "1h01m")])

@@ -12,6 +12,7 @@ import time
 from contextlib import closing, contextmanager
 from pathlib import Path
 
+import numpy as np
 import optuna
 import pandas as pd
 import pytest
@@ -206,6 +207,51 @@ def test_a_search_that_was_killed_goes_on(tmp_path, how):
         assert {epoch: trial.intermediate_values[epoch] for epoch in known} == known
     report = json.loads((run / "report.json").read_text())
     assert report["same_curve"] is True, "a trial that was cut in two gives the curve of one that was not"
+
+
+FOLDED = [*SMALL, "--space", "feature_extractor.yaml", "--set", "model.backbone=tf_efficientnet_lite0", "--set",
+          "data.folds=3", "--set", "search.pruner=none", "--set", "train.views=2", "--set",
+          "space.batch_size={choices: [4, 8]}", "--trials", "4"]  # fmt: skip
+
+
+def test_a_search_over_folds_that_was_killed_goes_on_as_if_it_had_not_been(tmp_path):
+    """One trial at a time, and so the same ones."""
+    arguments = [*FOLDED, "--epochs", "6", "--set", "resources.cpus=2", "--out", tmp_path]
+    straight, cut = tmp_path / "straight", tmp_path / "cut"
+    done = search(*arguments, "--name", "straight")
+    assert done.returncode == 0, done.stderr
+    assert "fold 3 of 3" in done.stdout
+    with started(*arguments, "--name", "cut", "--no-report") as process:
+        wait_for(process, lambda: finished_epochs(cut) >= 9, 120)  # in the second fold of the first trial
+        process.kill()
+        process.communicate(timeout=60)
+    before = {t.number: dict(t.intermediate_values) for t in study_of(cut).trials}
+    assert not_all_done(cut, 1) or len(before) > 1
+    done = search("--resume", cut, "--no-report")
+    assert done.returncode == 0, done.stderr
+    whole, resumed = study_of(straight).trials, study_of(cut).trials
+    assert [t.params for t in resumed] == [t.params for t in whole]
+    assert [t.state for t in resumed] == [t.state for t in whole]
+    assert [t.intermediate_values for t in resumed] == [t.intermediate_values for t in whole]
+    for number, known in before.items():
+        assert known.items() <= resumed[number].intermediate_values.items()
+
+    trials, curves = pd.read_csv(cut / "trials.csv"), pd.read_csv(cut / "curves.csv")
+    images = pd.read_csv(cut / "images.csv")
+    pool = images[images["split"] == "train"]
+    assert set(images["split"]) == {"train", "test"}
+    for trial, row in zip(resumed, trials.to_dict("records"), strict=True):
+        own = curves[curves["trial"] == trial.number]
+        assert (row["value"], row["epochs"]) == (trial.value, len(own)) == (trial.value, len(trial.intermediate_values))
+        logits = np.load(cut / "trials" / f"{trial.number:05}" / "val_logits.npy")
+        known = ~np.isnan(logits).any(1)
+        assert known.sum() == len(trial.user_attrs["scores"])
+        right = logits.argmax(1) == (pool["class"] == sorted(set(pool["class"]))[1]).to_numpy()
+        assert right[known].mean() == pytest.approx(np.mean(trial.user_attrs["scores"]), abs=1e-6)
+        # Folds of 15 images each: the mean over folds is that over images.
+        assert right[known].mean() == pytest.approx(row["val_accuracy"], abs=1e-6)
+        if row["state"] == "COMPLETE":
+            assert known.all() and row["folds"] == 3 and len(own) == 18
 
 
 def test_two_searches_at_once_share_a_memo_and_give_what_each_gives_alone(tmp_path):

@@ -1,16 +1,19 @@
 """The study: one contract for every sampler and pruner; no Ray."""
 
 import json
+import math
 import threading
 from pathlib import Path
 
 import optuna
+import pandas as pd
 import pytest
 from optuna.trial import TrialState
 
 from search.config import PrunerConfig, SamplerConfig, SearchConfig
 from search.executor import Execution
 from search.method import PrunerConfig as Pruner
+from search.results import load_run, write_tables
 from search.space import Categorical, Float, Int, Parameter, Space
 from search.study import TIE_BREAK, FirstTrial, Study, open_study, ranked_value, real_trials
 from trainable.errors import InputError
@@ -284,7 +287,7 @@ def test_a_trial_that_the_pruner_stopped_is_pruned_and_one_at_its_end_is_complet
     study = new_study(tmp_path, SearchConfig(trials=1))
     number = study.ask().number
     record = study.report
-    monkeypatch.setattr(study, "report", lambda n, m, node="": record(n, m, node) or m["epoch"] == 2)
+    monkeypatch.setattr(study, "report", lambda n, m, node, scores: record(n, m, node, scores) or m["epoch"] == 2)
     execution = Execution(study, lambda proposal: {}, 1, lambda *event: None)
     for epochs, done in told:
         result = {"epochs": [metrics(epoch, 0.5) for epoch in epochs], "done": done}
@@ -294,3 +297,171 @@ def test_a_trial_that_the_pruner_stopped_is_pruned_and_one_at_its_end_is_complet
     (trial,) = study.study.trials
     assert trial.state.name == state
     assert list(trial.intermediate_values) == [1, 2]
+
+
+# --- folds ---
+
+FOLDS, IMAGES = 3, 12
+"""Folds of each trial, and images in each fold."""
+
+
+def folded_study(folder: Path, search: SearchConfig, space: Space = SPACE, first: tuple = (), resume=False) -> Study:
+    stored = open_study(f"sqlite:///{folder / 'study.db'}", "search", search.metric, resume=resume)
+    return Study(stored, space, search, first, fold_epochs=EPOCHS)
+
+
+def fold_metrics(fold: int, epoch: int, accuracy: float, loss: float = 0.5) -> dict[str, float]:
+    return {"fold": fold, **metrics(epoch, accuracy, loss)}
+
+
+def run_folded(study: Study, right_of, stop_after: int | None = None) -> list[int]:
+    """Run the study's trials as a worker does; ``right_of(values)``: how many images of each fold they get right.
+
+    The numbers of the trials in the order they were asked.
+    """
+    ended = []
+    execution = Execution(study, lambda proposal: {}, 1, lambda *event: None)
+    while (stop_after is None or len(ended) < stop_after) and (proposal := study.ask()) is not None:
+        number, right = proposal.number, right_of(proposal.values)
+        scores: list[float] = []
+        for fold, count in enumerate(right, 1):
+            scores += [1.0] * count + [0.0] * (IMAGES - count)
+            for epoch in range(1, EPOCHS + 1):
+                # Less in the other epochs, so that the last is the best.
+                share = count / IMAGES - (EPOCHS - epoch) / 1000
+                ended_fold = {"scores": [*scores]} if epoch == EPOCHS else {}
+                done = (fold, epoch) == (FOLDS, EPOCHS)
+                result = {"epochs": [fold_metrics(fold, epoch, share)], "done": done, **ended_fold}
+                if done or execution.report(number, result):
+                    break
+            if done or number in execution.pruned:
+                break
+        execution.finish(number, result)
+        ended.append(number)
+    return ended
+
+
+def by_lr(values) -> list[int]:
+    """The larger the learning rate is, the more are right; and in later folds more than in the first."""
+    right = round(4 + 2 * (4 + math.log10(values["lr"])))
+    return [right, right + 1, right + 2]
+
+
+@pytest.mark.parametrize("pruner", list(Pruner.OPTIONS))
+def test_with_folds_every_epoch_is_in_the_study_and_a_complete_trial_has_them_all(tmp_path, pruner):
+    search = SearchConfig(trials=12, sampler=SamplerConfig(name="random"), pruner=PrunerConfig(name=pruner))
+    study = folded_study(tmp_path, search, first=(FirstTrial("bad", {"freeze_depth": 0, "lr": 1e-4}),))
+    run_folded(study, by_lr)
+    trials = study.study.trials
+    assert trials[0].state == TrialState.COMPLETE, "the first trials run in full"
+    assert {t.state for t in trials} == {TrialState.COMPLETE, TrialState.PRUNED}
+    for trial in trials:
+        steps = list(trial.intermediate_values)
+        assert steps == list(range(1, len(steps) + 1))
+        right = by_lr(trial.params)
+        for step, value in trial.intermediate_values.items():
+            fold, epoch = divmod(step - 1, EPOCHS)
+            mean = sum(right[: fold + 1]) / (fold + 1) / IMAGES - (EPOCHS - epoch - 1) / 1000
+            assert value == pytest.approx(mean, abs=2 * TIE_BREAK)
+        if trial.state == TrialState.COMPLETE:
+            assert len(steps) == FOLDS * EPOCHS
+            assert trial.value == trial.intermediate_values[FOLDS * EPOCHS]
+        elif len(steps) > EPOCHS:
+            assert len(steps) % EPOCHS == 0, (
+                "behind the first fold only the race ends a trial, and at the end of a fold"
+            )
+            assert trial.user_attrs["reason"].startswith("worse than trial ")
+    assert study.study.best_trial.number == study.best().number
+
+
+def test_the_pruner_sees_only_the_first_fold(tmp_path, monkeypatch):
+    asked = []
+    monkeypatch.setattr(optuna.Trial, "should_prune", lambda trial: asked.append(max(trial.study.trials[-1].intermediate_values)) or False)  # fmt: skip
+    study = folded_study(tmp_path, SearchConfig(trials=1))
+    run_folded(study, by_lr)
+    assert asked == list(range(1, EPOCHS + 1))
+
+
+def test_hyperband_counts_the_epochs_of_a_fold_alone(tmp_path):
+    search = SearchConfig(trials=1, pruner=PrunerConfig(name="hyperband"))
+    folded_study(tmp_path, search)
+    study = new_study(tmp_path, search, resume=True)
+    assert study.study.pruner._max_resource == "auto"
+    assert folded_study(tmp_path, search, resume=True).study.pruner._max_resource == EPOCHS + 1
+
+
+@pytest.mark.parametrize(
+    ("folds", "rights"),
+    [
+        (1, [6, 12, 12]),
+        (1, [9, 12, 12]),  # three images against none: p = 0.125
+        (2, [10, 11, 12]),  # two are not enough, p = 0.25; the third is
+        (3, [10, 12, 11]),  # the third comes in the last fold, behind which there is nothing to stop
+        (3, [12, 12, 12]),
+    ],
+)
+def test_a_race_ends_at_the_end_of_a_fold_for_who_is_clearly_worse(tmp_path, folds, rights):
+    search = SearchConfig(trials=2, pruner=PrunerConfig(name="none"))
+    first = (FirstTrial("good", {"freeze_depth": 0, "lr": 0.1}),)
+    study = folded_study(tmp_path, search, first=first)
+    run_folded(study, lambda values: [12, 12, 12] if values["lr"] == 0.1 else rights)
+    _, trial = study.study.trials
+    assert len(trial.intermediate_values) == folds * EPOCHS
+    assert trial.state == (TrialState.COMPLETE if folds == FOLDS else TrialState.PRUNED)
+    if folds < FOLDS:
+        reason = f"worse than trial 0 over {folds} fold{'s' * (folds > 1)} (p = "
+        assert trial.user_attrs["reason"].startswith(reason)
+
+
+def test_with_folds_the_tables_are_the_study(tmp_path):
+    search = SearchConfig(trials=6, sampler=SamplerConfig(name="random"), pruner=PrunerConfig(name="none"))
+    study = folded_study(tmp_path, search)
+    run_folded(study, by_lr)
+    write_tables(tmp_path, *study.tables(), SPACE.keys)
+    (tmp_path / "config.yaml").touch()
+    read, curves = load_run(tmp_path), pd.read_csv(tmp_path / "curves.csv")
+    assert list(curves.columns[:3]) == ["trial", "fold", "epoch"]
+    assert read.parameters == ("freeze_depth", "lr")
+    for trial, row in zip(study.study.trials, read.trials.to_dict("records"), strict=True):
+        own = curves[curves["trial"] == trial.number]
+        assert row["value"] == trial.value
+        assert row["epochs"] == len(trial.intermediate_values) == len(own)
+        assert row["folds"] == own["fold"].max() == len(trial.intermediate_values) / EPOCHS
+        assert row["best_epoch"] == EPOCHS
+        assert row["val_accuracy"] == pytest.approx(own[own["epoch"] == EPOCHS]["val_accuracy"].mean(), abs=1e-12)
+        mean = read.curves[read.curves["trial"] == trial.number]
+        assert mean["epoch"].tolist() == list(range(1, EPOCHS + 1)), "readers of curves find one a trial"
+        assert mean["val_accuracy"].iloc[-1] == row["val_accuracy"]
+
+
+def test_a_trial_that_was_cut_off_in_a_later_fold_goes_on_there(tmp_path):
+    search = SearchConfig(trials=1)
+    before = folded_study(tmp_path, search)
+    number = before.ask().number
+    told = [fold_metrics(fold, epoch, 0.5 + fold / 10 + epoch / 100) for fold in (1, 2, 3) for epoch in (1, 2, 3, 4, 5)]
+    for m in told[:7]:
+        assert not before.report(number, m, scores=[1.0] * IMAGES if m["epoch"] == EPOCHS else None)
+    after = folded_study(tmp_path, search, resume=True)
+    again = after.ask()
+    assert (again.number, again.epochs_done) == (number, 7)
+    for m in told:  # from its beginning, as the checkpoint has it
+        after.report(number, {**m, "epoch_time_s": 9.0}, scores=None)
+    after.complete(number)
+    (trial,) = after.study.trials
+    assert list(trial.intermediate_values) == list(range(1, 16))
+    assert trial.value == pytest.approx(0.75, abs=2 * TIE_BREAK)
+    _, curves = after.tables()
+    assert [(row["fold"], row["epoch"]) for row in curves] == [(m["fold"], m["epoch"]) for m in told]
+    assert [row["epoch_time_s"] for row in curves] == [1.0] * 7 + [9.0] * 8, "what was known was not told again"
+
+
+def test_a_trial_that_the_time_budget_cut_off_counts_its_whole_folds(tmp_path):
+    study = folded_study(tmp_path, SearchConfig(trials=1))
+    number = study.ask().number
+    for fold, epoch in [(1, e) for e in range(1, 6)] + [(2, 1), (2, 2)]:
+        study.report(number, fold_metrics(fold, epoch, 0.9 if fold == 2 else epoch / 10))
+    study.prune(number, "the time budget of 5 s is spent")
+    ((row,), curves) = study.tables()
+    assert (row["folds"], row["best_epoch"], row["val_accuracy"], row["epochs"]) == (1, 5, 0.5, 7)
+    assert row["value"] == study.study.trials[0].value == pytest.approx((0.2 + 0.9) / 2, abs=2 * TIE_BREAK)
+    assert len(curves) == 7

@@ -7,6 +7,7 @@ import pytest
 import ray
 
 import trainable.trial
+from trainable.images import find_images
 from trainable.settings import EPOCH_METRICS
 from trainable.training import CHECKPOINT, LOGITS, Training
 from trainable.trial import FAILURE_FILE, ImageTrial, main
@@ -159,6 +160,55 @@ def test_ray_keeps_no_checkpoints_of_its_own(config, tmp_path) -> None:
     made.step()
     assert made.save_checkpoint(str(tmp_path)) is None
     assert made.load_checkpoint(None) is None
+
+
+# --- folds ---
+
+
+@pytest.fixture
+def folded(config, pictures, tmp_path):
+    """`config` for three folds of two epochs, of all pictures."""
+    images = find_images(
+        [str(pictures.parent)], limit=None, test=None, val=None, seed=0, skip_unreadable=False, progress=print
+    )
+    images.save(tmp_path / "images.csv")
+
+    def make(folder: str = "trial") -> dict:
+        made = config(folder, epochs=2)
+        made["settings"] |= {"images": str(tmp_path / "images.csv"), "folds": 3}
+        return made
+
+    return make
+
+
+def test_with_folds_a_trial_has_the_epochs_of_all_and_scores_where_each_ends(folded) -> None:
+    results = steps(trial(folded()))
+    told = [(epoch["fold"], epoch["epoch"]) for epoch in epochs_of(results)]
+    assert told == [(fold, epoch) for fold in (1, 2, 3) for epoch in (1, 2)]
+    assert [result["done"] for result in results] == [False] * 5 + [True]
+    assert [len(result.get("scores", ())) for result in results] == [0, 14, 0, 27, 0, 40]
+    assert set(epochs_of(results)[0]) == {"fold", *EPOCH_METRICS}
+
+
+def test_however_quick_a_report_ends_with_the_fold_as_the_trial_may(folded, monkeypatch) -> None:
+    expected = clockless(steps(trial(folded("slow"))))
+    monkeypatch.setattr(trainable.trial, "_ROUND_TRIP_S", 60)
+    results = steps(trial(folded()))
+    assert [len(result["epochs"]) for result in results] == [2, 2, 2]
+    assert clockless(results) == expected
+
+
+@pytest.mark.parametrize("epochs", range(1, 6))
+def test_a_trial_that_lost_its_worker_in_any_fold_ends_as_if_it_had_not(folded, epochs) -> None:
+    straight = steps(trial(folded("straight")))
+    made = trial(folded("interrupted"))
+    for _ in range(epochs):
+        made.step()
+    resumed = steps(trial(folded("interrupted")))
+    assert clockless(resumed) == clockless(straight)
+    assert resumed[-1]["scores"] == straight[-1]["scores"]
+    judged = [2 * fold - 1 for fold in (1, 2, 3) if 2 * fold >= epochs]
+    assert [at for at, result in enumerate(resumed) if "scores" in result] == judged, "those before were judged before"
 
 
 # --- what goes wrong ---
