@@ -1,16 +1,17 @@
 """The finalists: what looked best, and the tutorial's recipes, trained again with other seeds."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
 from search.config import Config
-from search.folder import read_settings, trial_folder
+from search.folder import read_settings
 from search.results import Run, write_table
-from trainable.settings import TrialSettings
+from trainable.settings import METRICS, TrialSettings
 
 if TYPE_CHECKING:
     from trainable.backbone import Backbone
@@ -59,63 +60,106 @@ def train_finalists(
     address: str | None,
     say: Callable[[str], None],
 ) -> pd.DataFrame:
-    """Train each finalist ``report.seeds`` times on Ray, and keep what came of it in ``finalists.csv`` (`COLUMNS`), a
-    row a training. Rows that are there already stay."""
+    """Train each finalist up to ``report.seeds`` times on Ray, the cheapest first, and keep what came of it in
+    ``finalists.csv`` (`COLUMNS`), a row a training. Rows that are there already stay.
+
+    A finalist that cannot win any more (`hopeless`) is not trained further.
+    """
     table = _known(run.folder / FINALISTS)
-    jobs = [
+    queue = [
         (finalist, repetition)
-        for finalist in sorted(finalists, key=lambda one: -one.cost)  # the longest first
+        for finalist in sorted(finalists, key=lambda one: (one.cost, one.trial))
         for repetition in range(1, config.report.seeds + 1)
         if not _has(table, finalist, repeated(run.folder, finalist.trial, repetition).train.seed)
     ]
-    if jobs:
-        say(f"finalists: {len(jobs)} trainings, to tell skill from luck")
-        for row in _train(run, jobs, config, address, say):
-            table = pd.concat([table, pd.DataFrame([row], columns=COLUMNS)], ignore_index=True)
-            write_table(table, run.folder / FINALISTS)
+
+    def worth_it(finalist: Finalist) -> bool:
+        return not hopeless(table, finalist, config.report.seeds, run.score(finalist.trial), run.metric)
+
+    if any(worth_it(finalist) for finalist, _ in queue):
+        say(f"{len(finalists)} finalists are trained again with other seeds, to tell skill from luck")
+        with _Trainer(run, config, address, say) as trainer:
+            while queue or trainer.busy:
+                while queue and trainer.has_room:
+                    finalist, repetition = queue.pop(0)
+                    if worth_it(finalist):
+                        trainer.start(finalist, repetition)
+                if trainer.busy:
+                    row = pd.DataFrame([trainer.wait()], columns=COLUMNS)
+                    table = row if table.empty else pd.concat([table, row], ignore_index=True)
+                    write_table(table, run.folder / FINALISTS)
     wanted = {(finalist.trial, finalist.epochs) for finalist in finalists}
     return table[[pair in wanted for pair in zip(table["trial"], table["epochs"], strict=True)]].reset_index(drop=True)
 
 
+def hopeless(table: pd.DataFrame, finalist: Finalist, seeds: int, in_search: float, metric: str) -> bool:
+    """Whether a finalist's mean score so far, or, before it was trained again, its score in the search, which flatters
+    it, lies below the worst of all the seeds of the leader, the best of those that have them all.
+
+    The mean lies at least one standard error above the worst of the seeds, so such a finalist is not within it.
+    """
+    sign = 1 if METRICS[metric] == "maximize" else -1
+    scores = (sign * table["score"].astype(float)).groupby(table["trial"])
+    whole = scores.filter(lambda each: len(each) >= seeds and each.notna().all()).groupby(table["trial"])
+    if finalist.trial in table.loc[table["reason"].notna(), "trial"].tolist():
+        return True
+    means = scores.mean()
+    own = float(means.get(finalist.trial, sign * in_search))
+    leaders = whole.mean().drop(finalist.trial, errors="ignore")
+    return bool(len(leaders) and own < whole.min().loc[leaders.idxmax()])
+
+
 def repeated(run: Path, number: int, repetition: int) -> TrialSettings:
-    """The settings of a trial with another seed, in a folder of its own; the views stay the same."""
+    """The settings of a trial with another seed; the views stay the same."""
     settings = read_settings(run, number)
-    seed = settings.train.seed + repetition
-    return settings.model_copy(
-        update={
-            "train": settings.train.model_copy(update={"seed": seed}),
-            "folder": trial_folder(run, number) / f"seed-{seed}",
-        }
-    )
+    train = settings.train.model_copy(update={"seed": settings.train.seed + repetition})
+    return settings.model_copy(update={"train": train, "folder": None})
 
 
-def _train(
-    run: Run,
-    jobs: Sequence[tuple[Finalist, int]],
-    config: Config,
-    address: str | None,
-    say: Callable[[str], None],
-) -> Iterator[Mapping[str, object]]:
-    import ray
+class _Trainer:
+    """Trains finalists on Ray, as many at a time as trials of the search."""
 
-    from search.experiment import WORKER_RETRIES, ray_cluster
-    from trainable.repeat import train_for
+    def __init__(self, run: Run, config: Config, address: str | None, say: Callable[[str], None]) -> None:
+        self._run, self._config, self._address, self._say = run, config, address, say
+        self._waiting: dict[Any, tuple[Finalist, TrialSettings]] = {}
+        self._stack = ExitStack()
 
-    with ray_cluster(config.resources, address, say) as cluster:
-        task = ray.remote(num_cpus=cluster.cpus_per_trial, num_gpus=cluster.gpus_per_trial, max_retries=WORKER_RETRIES)(
-            train_for
-        )
-        waiting = {
-            task.remote(repeated(run.folder, finalist.trial, repetition), finalist.epochs): (finalist, repetition)
-            for finalist, repetition in jobs
-        }
-        while waiting:
-            [done], _ = ray.wait(list(waiting))
-            finalist, repetition = waiting.pop(done)
-            row = _row(finalist, repeated(run.folder, finalist.trial, repetition), ray.get(done), config.search.metric)
-            outcome = row["reason"] or f"{config.search.metric} {row['score']:.4f}"
-            say(f"finalists: {len(jobs) - len(waiting)} of {len(jobs)}, {finalist.name}, seed {row['seed']}: {outcome}")
-            yield row
+    def __enter__(self) -> "_Trainer":
+        import ray
+
+        from search.experiment import WORKER_RETRIES, ray_cluster
+        from trainable.repeat import train_for
+
+        self._cluster = self._stack.enter_context(ray_cluster(self._config.resources, self._address, self._say))
+        cpus, gpus = self._cluster.cpus_per_trial, self._cluster.gpus_per_trial
+        self._task = ray.remote(num_cpus=cpus, num_gpus=gpus, max_retries=WORKER_RETRIES)(train_for)
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._stack.close()
+
+    @property
+    def busy(self) -> bool:
+        return bool(self._waiting)
+
+    @property
+    def has_room(self) -> bool:
+        return len(self._waiting) < self._cluster.concurrency
+
+    def start(self, finalist: Finalist, repetition: int) -> None:
+        settings = repeated(self._run.folder, finalist.trial, repetition)
+        self._waiting[self._task.remote(settings, finalist.epochs)] = finalist, settings
+
+    def wait(self) -> dict[str, object]:
+        """The row of the next one that ends."""
+        import ray
+
+        [done], _ = ray.wait(list(self._waiting))
+        finalist, settings = self._waiting.pop(done)
+        row = _row(finalist, settings, ray.get(done), self._run.metric)
+        outcome = row["reason"] or f"{self._run.metric} {row['score']:.4f}"
+        self._say(f"finalists: {finalist.name}, {finalist.epochs} epochs, seed {row['seed']}: {outcome}")
+        return row
 
 
 def _row(

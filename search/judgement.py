@@ -16,18 +16,17 @@ from search.class_scores import class_scores
 from search.comparison import Comparison, compare
 from search.config import Config
 from search.estimate import Candidates, bias_corrected
-from search.finalists import Finalist, choose_finalists, repeated, train_finalists
+from search.finalists import Finalist, choose_finalists, train_finalists
 from search.folder import load_images, trial_folder
 from search.openings import Opening, record_opening
 from search.plan import MOVED, RECIPES, describe_values
 from search.results import Run
-from search.retrain import Logits, Retrained, load_repetition, predictions_table, retrain
+from search.retrain import Logits, Retrained, load_kept, predictions_table, retrain
 from search.suspects import label_suspects
 from search.verdict import Verdict, majority, score_split
 from trainable.errors import InputError
 from trainable.images import ImageSet
 from trainable.near_duplicates import NearDuplicate, near_duplicates
-from trainable.repeat import FINAL_LOGITS
 from trainable.training import LOGITS
 from trainable.trial import load_cached_backbone
 
@@ -106,7 +105,7 @@ def judge(run: Run, config: Config, asked_for: int | None, best: Path, address: 
     comparisons = []
     if asked_for is None:
         ours = None if paired is None else paired.argmax(1) == labels["test"]
-        comparisons = _compare(run, finalists, table, number, recipes, images, ours)
+        comparisons = _compare(run, number, recipes, images, ours)
     candidates = _candidates(run, images)
     split = "test" if sealed else "val"
     before, after = (confidences(logits[split], labels[split], t) for t in (1, temperature))
@@ -176,40 +175,28 @@ def _playoff(
 
 
 def _compare(
-    run: Run,
-    finalists: Sequence[Finalist],
-    table: pd.DataFrame,
-    number: int,
-    recipes: dict[int, str],
-    images: ImageSet,
-    ours: NDArray[np.bool_] | None,
+    run: Run, number: int, recipes: dict[int, str], images: ImageSet, ours: NDArray[np.bool_] | None
 ) -> list[Comparison]:
-    """The winner against each recipe: on the test images where they were opened, else on the validation images.
+    """The winner against each recipe, both as the search trained them, with the weights of their best epochs.
 
-    The recipes' models are those of their first other seed; so is the winner's on the validation images, where the
-    seeds of the search would flatter it. Where there were no finalists, both are as the search had them.
+    Args:
+        ours: whether the winner is right on each test image, where they were opened; else validation images decide.
     """
-    epochs = {finalist.trial: finalist.epochs for finalist in finalists}
-    diverged = set(table.loc[table["reason"].notna(), "trial"]) if len(table) else set()
-    split = "val" if ours is None or not epochs else "test"
+    split = "val" if ours is None else "test"
     labels = np.array([record.label for record in images.split(split)])
 
-    def correct(trial: int) -> NDArray[np.bool_]:
-        if split == "test":
-            return np.asarray(
-                load_repetition(run, trial, epochs[trial]).judge(images.split("test")).argmax(1) == labels
-            )
-        if epochs:
-            folder = repeated(run.folder, trial, 1).folder
-            assert folder is not None
-            return np.asarray(np.load(folder / FINAL_LOGITS).argmax(1) == labels)
-        return np.asarray(np.load(trial_folder(run.folder, trial) / LOGITS).argmax(1) == labels)
+    def correct(trial: int) -> NDArray[np.bool_] | None:
+        if split == "val":
+            return np.asarray(np.load(trial_folder(run.folder, trial) / LOGITS).argmax(1) == labels)
+        kept = load_kept(run, trial)
+        return None if kept is None else np.asarray(kept.judge(images.split("test")).argmax(1) == labels)
 
-    others = [trial for trial in recipes if trial != number and trial not in diverged]
-    if not others or (ours is None and number in diverged):
-        return []
-    mine = ours if ours is not None and split == "test" else correct(number)
-    return [compare(recipes[trial], trial, split, mine, correct(trial)) for trial in others]
+    mine = correct(number) if ours is None else ours
+    others = {trial: correct(trial) for trial in recipes if trial != number}
+    assert mine is not None
+    return [
+        compare(recipes[trial], trial, split, mine, theirs) for trial, theirs in others.items() if theirs is not None
+    ]
 
 
 def _candidates(run: Run, images: ImageSet) -> Candidates:

@@ -71,6 +71,7 @@ class Plan:
             seed=self.config.search.seed,
             threads=threads,
             folder=folder,
+            keep_best=proposal.first,
             memo=self._memo(backbone, since),
         )
 

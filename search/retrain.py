@@ -10,7 +10,6 @@ import pandas as pd
 import torch
 from numpy.typing import NDArray
 
-from search.finalists import repeated
 from search.folder import read_settings
 from search.results import Run
 from trainable.bundle import Bundle, save_bundle
@@ -73,13 +72,11 @@ def retrain(run: Run, number: int, say: Callable[[str], None], images: ImageSet 
     return Retrained(settings, training, same)
 
 
-def load_repetition(run: Run, number: int, epochs: int) -> Retrained:
-    """A finalist as it was trained with the first of its other seeds."""
-    settings = repeated(run.folder, number, 1)
+def load_kept(run: Run, number: int) -> Retrained | None:
+    """A trial with the weights of its best epoch, as the search kept them; None where it did not."""
+    settings = read_settings(run.folder, number)
     training = start_training(settings)
-    training.resume()
-    assert len(training.history) == epochs
-    return Retrained(settings, training, same_curve=False)
+    return Retrained(settings, training, same_curve=True) if training.load_best() else None
 
 
 def predictions_table(images: ImageSet, split: str, logits: Logits, temperature: float) -> pd.DataFrame:

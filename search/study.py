@@ -41,6 +41,8 @@ class Proposal:
     """Settings by key, constants included."""
     epochs_done: int = 0
     """Epochs that the study already knows, when an interrupted trial goes on."""
+    first: bool = False
+    """Whether it was asked for by name, and so runs in full."""
 
 
 @dataclass(frozen=True)
@@ -198,7 +200,8 @@ class Study:
         trial = self._handles[number] = optuna.Trial(self.study, frozen._trial_id)
         self._known[number] = [*epochs_of(frozen)[: len(frozen.intermediate_values)]]
         # What the trial was given before is returned again; the rest, had the crash come in between, is chosen now.
-        return Proposal(number, self._space.suggest(trial), len(frozen.intermediate_values))
+        done = len(frozen.intermediate_values)
+        return Proposal(number, self._space.suggest(trial), done, "first" in frozen.user_attrs)
 
     def _propose(self) -> Proposal | None:
         """Ask the sampler once; None for a configuration that was proposed before."""
@@ -220,7 +223,7 @@ class Study:
             self.study.tell(trial, state=TrialState.FAIL)
             return None
         self._handles[trial.number], self._known[trial.number] = trial, []
-        return Proposal(trial.number, values)
+        return Proposal(trial.number, values, first="first" in trial.user_attrs)
 
     def _enqueue(self, seen: Mapping[Any, int]) -> None:
         """Queue a configuration where the next one is not the sampler's to choose."""

@@ -127,7 +127,7 @@ class Verdict:
                 "winner itself."
             )
         if not self.comparisons:
-            return "None of the tutorial's recipes was trained to its end, so there is nothing to compare with."
+            return "There is none of the tutorial's recipes to compare with: none was trained to its end."
         better = [one for one in self.comparisons if one.chance < _SIGNIFICANT and one.difference > 0]
         judged = f"on the same {self.comparisons[0].images:,} {_IMAGES[self.comparisons[0].split]}"
         each = "; ".join(_describe(one) for one in self.comparisons)
@@ -179,7 +179,7 @@ class Verdict:
         others = [self.names[trial] for trial in choice.tied if trial != choice.winner]
         mean = f"a mean validation {_spoken(self.metric)} of {choice.mean:.4f}"
         said = (
-            f"{len(self.names)} finalists were trained again, each with {self.seeds} other seeds. "
+            f"{len(self.names)} finalists were trained again, while they could win, with {self.seeds} other seeds. "
             f"{self.names[choice.winner].capitalize()} reached {mean}"
         )
         if not others:

@@ -132,6 +132,8 @@ class TrialSettings(BaseModel):
     """CPU threads for torch. Part of the settings, since sums in another order give other last bits."""
     folder: Path | None = None
     """Where the trial keeps its checkpoint and its best epoch's validation logits; None: nowhere."""
+    keep_best: bool = False
+    """Whether the model of the best epoch is kept in the folder, for the report to judge."""
     memo: MemoSettings | None = None
     """None: the frozen stages' activations are computed anew, each time."""
 

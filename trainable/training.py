@@ -21,7 +21,7 @@ from trainable.images import ImageSet, Record
 from trainable.memo import Memo
 from trainable.settings import TrialSettings, best_epoch
 
-CHECKPOINT = "checkpoint.pt"
+CHECKPOINT, BEST = "checkpoint.pt", "best.pt"
 LOGITS = "val_logits.npy"
 
 
@@ -124,6 +124,8 @@ class Training:
         best_of_one = self._fold == 0 and self.best_epoch == epoch
         if (best_of_one or self.fold_ended) and self.settings.folder is not None:
             save_array(logits.numpy(), self.settings.folder / LOGITS)
+            if self.settings.keep_best and not self._folds:
+                save_checkpoint({"model": self._open_state()}, self.settings.folder / BEST)
 
     def _part(self, split: str) -> tuple[Sequence[Record], Sequence[int]]:
         """The records whose activations are kept together, and the places of the split's images among them; with folds,
@@ -164,18 +166,27 @@ class Training:
     def save(self) -> None:
         """Write everything that a bit-identical continuation needs into the trial's folder."""
         assert self.settings.folder is not None
-        names = self.backbone.state_names(self.depth)
-        state = self.backbone.model.state_dict()
         save_checkpoint(
             {
                 "history": self.history,
-                "model": {name: state[name] for name in names},
+                "model": self._open_state(),
                 "optimizer": self._optimizer.state_dict(),
                 "schedule": self._schedule.state_dict(),
                 **({"logits": self._out_of_fold.logits} if self._folds else {}),
             },
             self.settings.folder / CHECKPOINT,
         )
+
+    def _open_state(self) -> dict[str, torch.Tensor]:
+        state = self.backbone.model.state_dict()
+        return {name: state[name] for name in self.backbone.state_names(self.depth)}
+
+    def load_best(self) -> bool:
+        """Take the weights of the best epoch, where they were kept (`TrialSettings.keep_best`)."""
+        state = load_checkpoint(self.settings.folder / BEST) if self.settings.folder is not None else None
+        if state is not None:
+            self.backbone.model.load_state_dict(state["model"], strict=False)
+        return state is not None
 
     def resume(self) -> None:
         """Go on from the checkpoint in the trial's folder, where there is one."""
