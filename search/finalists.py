@@ -1,9 +1,11 @@
 """The finalists: what looked best, and the tutorial's recipes, trained again with other seeds."""
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
@@ -94,19 +96,18 @@ def train_finalists(
 
 def hopeless(table: pd.DataFrame, finalist: Finalist, seeds: int, in_search: float, metric: str) -> bool:
     """Whether a finalist's mean score so far, or, before it was trained again, its score in the search, which flatters
-    it, lies below the worst of all the seeds of the leader, the best of those that have them all.
+    it, lies below the worst of all the seeds of the leader, the best of those that have them all; or whether it
+    diverged.
 
     The mean lies at least one standard error above the worst of the seeds, so such a finalist is not within it.
     """
     sign = 1 if METRICS[metric] == "maximize" else -1
-    scores = (sign * table["score"].astype(float)).groupby(table["trial"])
-    whole = scores.filter(lambda each: len(each) >= seeds and each.notna().all()).groupby(table["trial"])
-    if finalist.trial in table.loc[table["reason"].notna(), "trial"].tolist():
-        return True
-    means = scores.mean()
-    own = float(means.get(finalist.trial, sign * in_search))
-    leaders = whole.mean().drop(finalist.trial, errors="ignore")
-    return bool(len(leaders) and own < whole.min().loc[leaders.idxmax()])
+    scores: dict[int, list[float]] = {}
+    for trial, score in zip(table["trial"], table["score"].astype(float), strict=True):
+        scores.setdefault(trial, []).append(sign * score)
+    own = fmean(scores.pop(finalist.trial, [sign * in_search]))
+    whole = [each for each in scores.values() if len(each) >= seeds and not math.isnan(sum(each))]
+    return math.isnan(own) or (bool(whole) and own < min(max(whole, key=fmean)))
 
 
 def repeated(run: Path, number: int, repetition: int) -> TrialSettings:

@@ -20,7 +20,7 @@ from search.finalists import Finalist, choose_finalists, train_finalists
 from search.folder import load_images, trial_folder
 from search.openings import Opening, record_opening
 from search.plan import MOVED, RECIPES, describe_values
-from search.results import Run
+from search.results import CURVES, Run
 from search.retrain import Logits, Retrained, load_kept, predictions_table, retrain
 from search.suspects import label_suspects
 from search.verdict import Verdict, majority, score_split
@@ -76,9 +76,11 @@ def judge(run: Run, config: Config, asked_for: int | None, best: Path, address: 
         asked_for: the trial to judge instead; the test split stays sealed.
         best: where the model goes.
     """
-    images = load_images(run.folder)
+    found = load_images(run.folder)
+    folds = config.data.folds
+    images = found.cross_validated() if folds else found
     sealed = images.split("test") if asked_for is None else ()
-    if config.report.retrain_on == "train+val" and not images.split("test"):
+    if config.report.retrain_on == "train+val" and not folds and not images.split("test"):
         raise InputError("report.retrain_on can be train+val only with a test split to judge the model (data.test)")
     recipes = _recipes(run)
     finalists, table, choice = _playoff(run, config, asked_for, list(recipes), address, say)
@@ -87,26 +89,27 @@ def judge(run: Run, config: Config, asked_for: int | None, best: Path, address: 
     say(f"retraining trial {number}")
     made = retrain(run, number, say)
     labels = {split: np.array([r.label for r in images.split(split)]) for split in ("val", "test")}
-    logits = {"val": made.judge(images.split("val"))}
+    # With folds, no image is left that the model did not see; each was judged in the search, by one that did not.
+    logits = {"val": _logits(run, number) if folds else made.judge(images.split("val"))}
     temperature = fit_temperature(logits["val"], labels["val"])
     openings: list[Opening] = []
     paired: Logits | None = None
     if sealed:
         openings = record_opening(run.folder, number, _digest(made))
         paired = logits["test"] = made.judge(sealed)
-    same_curve, pooled = made.same_curve, bool(sealed) and config.report.retrain_on == "train+val"
+    same_curve, pooled = made.same_curve, bool(sealed) and not folds and config.report.retrain_on == "train+val"
     if pooled:
         say("training on the validation images, too")
         made = retrain(run, number, say, images.pooled())
         logits["test"] = made.judge(sealed)
-    predictions = pd.concat([predictions_table(images, split, found, temperature) for split, found in logits.items()])
+    predictions = pd.concat([predictions_table(images, split, each, temperature) for split, each in logits.items()])
     made.save(best, {"trial": number, "temperature": temperature, **_facts(predictions)})
 
     comparisons = []
     if asked_for is None:
-        ours = None if paired is None else paired.argmax(1) == labels["test"]
+        ours = None if paired is None or folds else paired.argmax(1) == labels["test"]
         comparisons = _compare(run, number, recipes, images, ours)
-    candidates = _candidates(run, images)
+    candidates = _candidates(run, images, pruned=not folds)
     split = "test" if sealed else "val"
     before, after = (confidences(logits[split], labels[split], t) for t in (1, temperature))
     quoted = predictions[predictions["split"] == split]
@@ -135,16 +138,17 @@ def judge(run: Run, config: Config, asked_for: int | None, best: Path, address: 
         same_curve=same_curve,
         precision=made.settings.train.precision,
         retrained_on="train+val" if pooled else "train",
+        folds=folds,
     )
     return Judgement(
         verdict,
-        images,
+        found,
         predictions,
         class_scores(quoted, images.classes),
         (before[0], after[0], after[1]),
         table,
         _suspects(run, images),
-        near_duplicates(images, made.training.backbone),
+        near_duplicates(found, made.training.backbone),
         {name: value for name, value in made.settings.train if value is not None},
         made.settings.backbone,
         made.training.backbone.weights_note,
@@ -170,8 +174,18 @@ def _playoff(
         recipes,
         lambda name: load_cached_backbone(name, config.model.weights, classes),
     )
-    table = train_finalists(run, finalists, config, address, say)
+    table = (
+        _scores_by_fold(run, finalists) if config.data.folds else train_finalists(run, finalists, config, address, say)
+    )
     return finalists, table, choose(table, {one.trial: one.cost for one in finalists}, run.metric)
+
+
+def _scores_by_fold(run: Run, finalists: Sequence[Finalist]) -> pd.DataFrame:
+    """What stands for other seeds where there are folds: a row a finalist and fold, ``seed`` being the fold."""
+    curves = pd.read_csv(run.folder / CURVES).rename(columns={"fold": "seed", run.metric: "score"})
+    wanted = pd.DataFrame([(one.trial, one.epochs, one.name) for one in finalists], columns=["trial", "epochs", "name"])
+    table = curves.merge(wanted, left_on=["trial", "epoch"], right_on=["trial", "epochs"])
+    return table[["trial", "name", "epochs", "seed", "score"]].assign(reason=None)
 
 
 def _compare(
@@ -187,7 +201,7 @@ def _compare(
 
     def correct(trial: int) -> NDArray[np.bool_] | None:
         if split == "val":
-            return np.asarray(np.load(trial_folder(run.folder, trial) / LOGITS).argmax(1) == labels)
+            return np.asarray(_logits(run, trial).argmax(1) == labels)
         kept = load_kept(run, trial)
         return None if kept is None else np.asarray(kept.judge(images.split("test")).argmax(1) == labels)
 
@@ -199,21 +213,26 @@ def _compare(
     ]
 
 
-def _candidates(run: Run, images: ImageSet) -> Candidates:
-    """Every trial that was trained: pruned ones were candidates too."""
-    numbers = run.ranked(pruned=True)
+def _candidates(run: Run, images: ImageSet, pruned: bool) -> Candidates:
+    """Every trial that was trained: pruned ones were candidates too. With folds, those did not judge all images."""
+    numbers = run.ranked(pruned=pruned)
     labels = np.array([record.label for record in images.split("val")])
-    return Candidates.from_logits(numbers, (np.load(trial_folder(run.folder, n) / LOGITS) for n in numbers), labels)
+    return Candidates.from_logits(numbers, (_logits(run, n) for n in numbers), labels)
 
 
 def _suspects(run: Run, images: ImageSet) -> pd.DataFrame:
     records = images.split("val")
     return label_suspects(
-        (np.load(trial_folder(run.folder, number) / LOGITS) for number in run.ranked()),
+        (_logits(run, number) for number in run.ranked()),
         np.array([record.label for record in records]),
         [record.path for record in records],
         images.classes,
     )
+
+
+def _logits(run: Run, number: int) -> Logits:
+    """What a trial said of each validation image at its best epoch, ``[N, C]``."""
+    return np.asarray(np.load(trial_folder(run.folder, number) / LOGITS))
 
 
 def _facts(predictions: pd.DataFrame) -> dict[str, Any]:

@@ -83,7 +83,9 @@ def _figures(run: Run, config: Config, judgement: Judgement, out: Path) -> list[
             verdict.calibration.temperature,
             {"val": "validation", "test": "test"}[verdict.calibration.split],
         ),
-        finalists=Finalists(judgement.finalists, choice.winner, choice.tied, run.metric) if choice else None,
+        finalists=Finalists(judgement.finalists, choice.winner, choice.tied, run.metric)
+        if choice and not verdict.folds
+        else None,
     )
 
 

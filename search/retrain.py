@@ -27,8 +27,8 @@ class Retrained:
 
     settings: TrialSettings
     training: Training
-    same_curve: bool
-    """Whether every epoch gave the very numbers that it gave in the search."""
+    same_curve: bool | None
+    """Whether every epoch gave the very numbers that it gave in the search; None: it was trained on other images."""
 
     def judge(self, records: Sequence[Record]) -> Logits:
         """The logits ``[N, C]`` of what the user is handed: the whole network, in full precision."""
@@ -57,18 +57,21 @@ def retrain(run: Run, number: int, say: Callable[[str], None], images: ImageSet 
     """Train trial ``number`` again, to its best epoch, from the same seed on the same views.
 
     Args:
-        images: what to train on; None: what the trial was trained on.
+        images: what to train on; None: what the trial was trained on, with folds all of their images.
     """
     recorded = run.curves[run.curves["trial"] == number].sort_values("epoch")
     epochs = int(run.trials.loc[run.trials["trial"] == number, "best_epoch"].item())
-    settings = read_settings(run.folder, number).model_copy(update={"folder": None})
+    settings = read_settings(run.folder, number).model_copy(update={"folder": None, "folds": None})
     training = start_training(settings)
     if images is not None:
         training = Training(settings, images, training.backbone)
     for _ in range(epochs):
         metrics = training.run_epoch()
-        say(f"retraining: epoch {metrics['epoch']} of {epochs}, {settings.metric} {metrics[settings.metric]:.4f}")
-    same = all(_same(recorded[name], training) for name in ("val_loss", "train_loss"))
+        name = settings.metric if training.images.split("val") else "train_accuracy"
+        say(f"retraining: epoch {metrics['epoch']} of {epochs}, {name} {metrics[name]:.4f}")
+    same = None
+    if images is None and training.images.split("val"):
+        same = all(_same(recorded[name], training) for name in ("val_loss", "train_loss"))
     return Retrained(settings, training, same)
 
 

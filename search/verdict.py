@@ -81,10 +81,12 @@ class Verdict:
     """The tutorial's recipe that the chosen trial is itself; empty: none."""
     calibration: Calibration
     openings: Sequence[Opening]
-    same_curve: bool
+    same_curve: bool | None
+    """None: the model was trained on other images than the trial."""
     precision: str
     """Of the frozen stages in the search; the model that is judged computes in fp32."""
     retrained_on: str
+    folds: int | None
 
     @property
     def honest(self) -> float:
@@ -161,13 +163,19 @@ class Verdict:
                 "The model that is handed over was trained on the validation images, too; validation scores are those "
                 "of the same configuration trained on the training images alone."
             )
+        if self.folds:
+            said.append(
+                f"Validation is cross-validation in {self.folds} folds: each image is judged by a model that did not "
+                "see it. The model that is handed over was trained on all of them."
+            )
         said += self._opened()
-        said.append(
-            "Retraining gave the very numbers of the search, epoch by epoch."
-            if self.same_curve
-            else "Retraining did not give exactly the numbers of the search: other hardware, thread count or "
-            "library versions add up floating-point numbers in another order."
-        )
+        if self.same_curve is not None:
+            said.append(
+                "Retraining gave the very numbers of the search, epoch by epoch."
+                if self.same_curve
+                else "Retraining did not give exactly the numbers of the search: other hardware, thread count or "
+                "library versions add up floating-point numbers in another order."
+            )
         if self.precision == "bf16":
             said.append(
                 "In the search the frozen stages compute in bf16; the model judged here computes in fp32, and can "
@@ -177,11 +185,11 @@ class Verdict:
 
     def _finalists(self, choice: Choice) -> str:
         others = [self.names[trial] for trial in choice.tied if trial != choice.winner]
+        again = f"were trained again, while they could win, with {self.seeds} other seeds"
+        if self.folds:
+            again = f"were scored on {self.folds} folds"
         mean = f"a mean validation {_spoken(self.metric)} of {choice.mean:.4f}"
-        said = (
-            f"{len(self.names)} finalists were trained again, while they could win, with {self.seeds} other seeds. "
-            f"{self.names[choice.winner].capitalize()} reached {mean}"
-        )
+        said = f"{len(self.names)} finalists {again}. {self.names[choice.winner].capitalize()} reached {mean}"
         if not others:
             return f"{said}, the best by more than one standard error ({choice.error:.4f})."
         tie = f"{', '.join(others)} {'are' if len(others) > 1 else 'is'} within one standard error ({choice.error:.4f})"

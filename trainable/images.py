@@ -66,6 +66,11 @@ class ImageSet:
         learned = tuple(replace(record, split="train") for record in self.split("val"))
         return replace(self, records=(*self.split("train"), *learned, *self.split("val"), *self.split("test")))
 
+    def cross_validated(self) -> "ImageSet":
+        """With every training image validating, too: with folds, each is judged by a model that did not see it."""
+        judged = tuple(replace(record, split="val") for record in self.split("train"))
+        return replace(self, records=(*self.split("train"), *judged, *self.split("test")))
+
     def folds(self, count: int, seed: int) -> tuple[tuple[int, ...], ...]:
         """The training images dealt into folds for cross-validation: of each fold, the places in ``split("train")``.
 

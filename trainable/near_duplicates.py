@@ -42,6 +42,8 @@ def near_duplicates(images: ImageSet, backbone: Backbone) -> list[NearDuplicate]
             features = _features(frozen, records)
             pairs += _nearest(records, features, earlier, earlier_features)
             earlier, earlier_features = (*earlier, *records), torch.cat([earlier_features, features])
+    if not pairs:
+        return []
     similarity = torch.tensor([pair.similarity for pair in pairs])
     median = similarity.median()
     bound = max(_LEAST, (median + _DEVIATIONS * (similarity - median).abs().median()).item())
