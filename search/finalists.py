@@ -95,19 +95,23 @@ def train_finalists(
 
 
 def hopeless(table: pd.DataFrame, finalist: Finalist, seeds: int, in_search: float, metric: str) -> bool:
-    """Whether a finalist's mean score so far, or, before it was trained again, its score in the search, which flatters
-    it, lies below the worst of all the seeds of the leader, the best of those that have them all; or whether it
-    diverged.
+    """Whether a finalist cannot win any more; the leader is the best of the others that have been through all seeds.
 
-    The mean lies at least one standard error above the worst of the seeds, so such a finalist is not within it.
+    One that was not trained again is more costly than the leader, since the cheapest come first: it is given up where
+    its score in the search, which flatters it, is below the leader's mean. One that was is given up where its mean so
+    far is below the leader's worst seed, which is at least one standard error below the leader's mean; or where it
+    diverged.
     """
     sign = 1 if METRICS[metric] == "maximize" else -1
     scores: dict[int, list[float]] = {}
     for trial, score in zip(table["trial"], table["score"].astype(float), strict=True):
         scores.setdefault(trial, []).append(sign * score)
-    own = fmean(scores.pop(finalist.trial, [sign * in_search]))
+    own = scores.pop(finalist.trial, [])
     whole = [each for each in scores.values() if len(each) >= seeds and not math.isnan(sum(each))]
-    return math.isnan(own) or (bool(whole) and own < min(max(whole, key=fmean)))
+    leader = max(whole, key=fmean, default=[-math.inf])
+    if not own:
+        return sign * in_search < fmean(leader)
+    return math.isnan(sum(own)) or fmean(own) < min(leader)
 
 
 def repeated(run: Path, number: int, repetition: int) -> TrialSettings:

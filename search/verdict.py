@@ -153,10 +153,10 @@ class Verdict:
         calibration = self.calibration
         if calibration.temperature != 1:
             said.append(
-                f"Its confidence was {'too high' if calibration.temperature > 1 else 'too low'}: divided by "
-                f"{calibration.temperature:.2f} (temperature scaling, fitted on the validation images) its logits give "
-                f"probabilities that are off by {calibration.after:.1%} on average instead of {calibration.before:.1%} "
-                f"on the {_IMAGES[calibration.split]}."
+                f"Its confidence was too {'high' if calibration.temperature > 1 else 'low'} on the validation images, so "
+                f"its logits are divided by {calibration.temperature:.2f} (temperature scaling). The expected calibration "
+                f"error on the {_IMAGES[calibration.split]} goes from {calibration.before:.1%} to "
+                f"{calibration.after:.1%}."
             )
         if self.retrained_on == "train+val":
             said.append(
