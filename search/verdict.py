@@ -152,11 +152,12 @@ class Verdict:
             )
         calibration = self.calibration
         if calibration.temperature != 1:
+            goes = f"goes from {calibration.before:.1%} to {calibration.after:.1%}"
             said.append(
-                f"Its confidence was too {'high' if calibration.temperature > 1 else 'low'} on the validation images, so "
-                f"its logits are divided by {calibration.temperature:.2f} (temperature scaling). The expected calibration "
-                f"error on the {_IMAGES[calibration.split]} goes from {calibration.before:.1%} to "
-                f"{calibration.after:.1%}."
+                f"On the validation images it was {'too' if calibration.temperature > 1 else 'not'} sure"
+                f"{'' if calibration.temperature > 1 else ' enough'} of itself, so its logits are divided by "
+                f"{calibration.temperature:.2f} (temperature scaling). The expected calibration error on the "
+                f"{_IMAGES[calibration.split]} {goes}."
             )
         if self.retrained_on == "train+val":
             said.append(
