@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from matplotlib.figure import Figure as Canvas
 
 from search.confusion import draw_confusion
 from search.finalists_chart import Finalists, draw_finalists
@@ -16,6 +17,7 @@ from search.reliability import Reliability, draw_reliability
 from search.results import Run
 from search.style import report_style, save
 from search.trends import ceiling, draw_curves, draw_history
+from trainable.errors import InputError
 from trainable.settings import METRICS
 
 
@@ -91,6 +93,25 @@ def draw_figures(
             for name, made in drawn.items()
             if made
         ]
+
+
+def draw_trials(run: Run, name: str) -> Canvas:
+    """One of the figures of a run's trials, the best complete one marked: curves, history, parallel or slices.
+
+    Raises:
+        InputError: no trial is complete, or there is nothing to draw.
+    """
+    trials, _ = _scored(run.trials, run.metric)
+    with report_style():
+        drawn = {
+            "curves": lambda: draw_curves(trials, run.curves, run.metric, run.best),
+            "history": lambda: draw_history(trials, run.metric, run.best),
+            "parallel": lambda: draw_parallel(trials, run.parameters, run.metric, run.best),
+            "slices": lambda: draw_slices(trials, run.parameters, run.metric, run.best),
+        }[name]()
+    if drawn is None:
+        raise InputError(f"there must be trials that differ, for a figure of {name}; {run.folder} has none")
+    return drawn[0]
 
 
 def _scored(trials: pd.DataFrame, metric: str) -> tuple[pd.DataFrame, str]:

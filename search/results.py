@@ -3,13 +3,16 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 import yaml
 
 from trainable.errors import InputError
 from trainable.settings import EPOCH_METRICS, METRICS, across_folds
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 TRIALS, CURVES = "trials.csv", "curves.csv"
 
@@ -69,6 +72,27 @@ class Run:
         """The metric of a trial at its best epoch."""
         return float(self.row(number)[self.metric])
 
+    def plot_curves(self) -> "Figure":
+        """The learning curves of all trials, the best one's marked."""
+        return self._plot("curves")
+
+    def plot_history(self) -> "Figure":
+        """The score of each trial, in their order."""
+        return self._plot("history")
+
+    def plot_parallel(self) -> "Figure":
+        """Configurations and their scores, on parallel axes."""
+        return self._plot("parallel")
+
+    def plot_slices(self) -> "Figure":
+        """The score against each parameter."""
+        return self._plot("slices")
+
+    def _plot(self, name: str) -> "Figure":
+        from search.figures import draw_trials
+
+        return draw_trials(self, name)
+
     def row(self, number: int) -> "pd.Series[Any]":
         """The row of a trial in ``trials``."""
         return self.trials[self.trials["trial"] == number].iloc[0]
@@ -98,12 +122,13 @@ def write_tables(
     write_table(pd.DataFrame(curves, columns=names), folder / CURVES)
 
 
-def load_run(folder: Path) -> Run:
+def load_run(folder: Path | str) -> Run:
     """Read a run's folder.
 
     Raises:
         InputError: it is not a run's folder, or no trial has been recorded.
     """
+    folder = Path(folder)
     if not (folder / "config.yaml").is_file():
         raise InputError(f"RUN must be the folder of a run, with a config.yaml in it; got {folder}")
     try:

@@ -145,9 +145,11 @@ class Verdict:
         if self.choice is not None:
             said.append(self._finalists(self.choice))
         if not self.asked_for:
+            all_folds = " that went through all folds" if self.folds else ""
             said.append(
-                f"Of {self.candidates} configurations it was chosen by its validation {_spoken(self.metric)}: "
-                f"{self.value:.4f} in the search, at its best epoch. Its validation accuracy, {self.val}, is "
+                f"Of {self.candidates} configurations{all_folds} it was chosen by its validation "
+                f"{_spoken(self.metric)}: {self.value:.4f} in the search, at its best epoch. Its validation accuracy, "
+                f"{self.val}, is "
                 f"{_points(self.optimism)} than the honest figure."
             )
         calibration = self.calibration

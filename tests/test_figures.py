@@ -385,3 +385,12 @@ def test_neither_torch_nor_ray_nor_optuna_is_imported():
     code = "import sys, search.page; sys.exit(str({'torch', 'ray', 'optuna'} & set(sys.modules) or ''))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.stderr.strip() == ""
+
+
+@pytest.mark.parametrize("name", ["curves", "history", "parallel", "slices"])
+def test_a_run_draws_itself_in_a_notebook(name):
+    from matplotlib.figure import Figure
+
+    run = make_run(["COMPLETE", "COMPLETE", "PRUNED", "COMPLETE"])
+    assert isinstance(getattr(run, f"plot_{name}")(), Figure)
+    assert repr(run) == "Run(results/run: 3 COMPLETE, 1 PRUNED; best: trial 3, val_accuracy 0.5230)"
