@@ -44,9 +44,10 @@ def make_run(states: Sequence[str], parameters: Sequence[str] = PARAMETERS, firs
             "trial": trial, "state": state, "value": history[-1]["val_accuracy"] if history else None,
             "best_epoch": epochs or None, "epochs": epochs, "first": first[trial] if trial < len(first) else None,
             **{name: known.get(name, chance.uniform()) for name in parameters}, **(history[-1] if history else {}),
+            "seconds": 1.0,
         })  # fmt: skip
         curves += [{"trial": trial, "epoch": at, **metrics} for at, metrics in enumerate(history, 1)]
-    columns = ["trial", "state", "value", "best_epoch", "epochs", "first", *parameters, *METRICS]
+    columns = ["trial", "state", "value", "best_epoch", "epochs", "first", *parameters, *METRICS, "seconds"]
     tables = pd.DataFrame(rows, columns=columns), pd.DataFrame(curves, columns=["trial", "epoch", *METRICS])
     return Run(Path("results/run"), *tables, tuple(parameters), "val_accuracy")
 
