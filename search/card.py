@@ -53,7 +53,7 @@ def model_card(
     classes = list(next(iter(counts.values())))
     named = _listed([f"“{_text(name)}”" for name in classes])
     shown = {name: value for name, value in settings.items() if value is not None}
-    validated = sum(counts.get("val", counts["train"]).values())  # with folds, all images validate
+    validated = sum(counts["val" if "val" in counts else "train"].values())  # with folds, all images validate
     parts = [
         f"# {_text(title)}",
         f"An image classifier: it says which of {len(classes)} classes an image shows, {named}, and how probable each "
