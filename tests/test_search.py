@@ -255,7 +255,7 @@ def test_a_search_over_folds_that_was_killed_goes_on_as_if_it_had_not_been(tmp_p
     trials, curves = pd.read_csv(cut / "trials.csv"), pd.read_csv(cut / "curves.csv")
     images = pd.read_csv(cut / "images.csv")
     pool = images[images["split"] == "train"]
-    assert set(images["split"]) == {"train", "test"}
+    assert set(images["split"]) == {"train"}
     for trial, row in zip(resumed, trials.to_dict("records"), strict=True):
         own = curves[curves["trial"] == trial.number]
         assert (row["value"], row["epochs"]) == (trial.value, len(own)) == (trial.value, len(trial.intermediate_values))

@@ -418,7 +418,7 @@ def test_with_folds_the_tables_are_the_study(tmp_path):
     study = folded_study(tmp_path, search)
     run_folded(study, by_lr)
     write_tables(tmp_path, *study.tables(), SPACE.keys)
-    (tmp_path / "config.yaml").touch()
+    (tmp_path / "config.yaml").write_text("search: {metric: val_accuracy}")
     read, curves = load_run(tmp_path), pd.read_csv(tmp_path / "curves.csv")
     assert list(curves.columns[:3]) == ["trial", "fold", "epoch"]
     assert read.parameters == ("freeze_depth", "lr")
