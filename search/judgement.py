@@ -83,7 +83,7 @@ def judge(run: Run, config: Config, asked_for: int | None, best: Path, address: 
     if config.report.retrain_on == "train+val" and not folds and not images.split("test"):
         raise InputError("report.retrain_on can be train+val only with a test split to judge the model (data.test)")
     recipes = _recipes(run)
-    finalists, table, choice = _playoff(run, config, asked_for, list(recipes), address, say)
+    finalists, table, choice = _playoff(run, config, len(images.classes), asked_for, list(recipes), address, say)
     number = asked_for if asked_for is not None else choice.winner if choice else run.best
 
     say(f"retraining trial {number}")
@@ -163,11 +163,16 @@ def _recipes(run: Run) -> dict[int, str]:
 
 
 def _playoff(
-    run: Run, config: Config, asked_for: int | None, recipes: Sequence[int], address: str | None, say: Say
+    run: Run,
+    config: Config,
+    classes: int,
+    asked_for: int | None,
+    recipes: Sequence[int],
+    address: str | None,
+    say: Say,
 ) -> tuple[list[Finalist], pd.DataFrame, Choice | None]:
     if asked_for is not None or not config.report.finalists:
         return [], pd.DataFrame(), None
-    classes = len(load_images(run.folder).classes)
     finalists = choose_finalists(
         run,
         config.report.finalists,

@@ -28,7 +28,8 @@ class Retrained:
     settings: TrialSettings
     training: Training
     same_curve: bool | None
-    """Whether every epoch gave the very numbers that it gave in the search; None: it was trained on other images."""
+    """Whether every epoch gave the very numbers that it gave in the search; None: it was not trained again, or on other
+    images."""
 
     def judge(self, records: Sequence[Record]) -> Logits:
         """The logits ``[N, C]`` of what the user is handed: the whole network, in full precision."""
@@ -79,7 +80,7 @@ def load_kept(run: Run, number: int) -> Retrained | None:
     """A trial with the weights of its best epoch, as the search kept them; None where it did not."""
     settings = read_settings(run.folder, number)
     training = start_training(settings)
-    return Retrained(settings, training, same_curve=True) if training.load_best() else None
+    return Retrained(settings, training, same_curve=None) if training.load_best() else None
 
 
 def predictions_table(images: ImageSet, split: str, logits: Logits, temperature: float) -> pd.DataFrame:
