@@ -53,7 +53,6 @@ def draw_figures(
     predictions: pd.DataFrame,
     classes: Sequence[str],
     importances: Mapping[str, float],
-    metric: str,
     chosen: int,
     folder: Path,
     *,
@@ -66,7 +65,6 @@ def draw_figures(
         predictions: of the retrained model, a row a validation image: path, class, predicted (names of classes),
             confidence (0-1, of the predicted class), correct.
         importances: share a parameter; may be empty.
-        metric: the one that the search optimised, of ``METRICS``.
         chosen: the number of the retrained trial.
         folder: where NAME.svg and NAME.png are written.
         reliability: the model's confidences, before and after temperature scaling.
@@ -75,6 +73,7 @@ def draw_figures(
     Returns:
         The figures in the order of presentation.
     """
+    metric = run.metric
     trials, note = _scored(run.trials, metric)
     with report_style():
         drawn = {

@@ -6,7 +6,8 @@ import optuna
 
 from search.config import Config
 from search.folder import study_address
-from search.study import best_value, open_study, real_trials
+from search.history import best_value, real_trials
+from search.storage import open_study
 
 _LEAST = 4
 

@@ -14,12 +14,13 @@ from search.setting import CHANGES_VIEWS
 from search.shelves import Shelf, choose_shelves, default_budget
 from search.space import Space
 from search.study import FirstTrial, Proposal
-from trainable.backbone import Backbone, WeightsUnavailableError, load_backbone
+from trainable.backbone import Backbone, load_backbone
 from trainable.cache import cache_folder
 from trainable.errors import InputError
 from trainable.frozen import PRECISIONS, resolve_precision
 from trainable.images import ImageSet, find_images
 from trainable.memo import MEMO
+from trainable.model_zoo import WeightsUnavailableError
 from trainable.settings import MemoSettings, TrainSettings, TrialSettings
 
 Say = Callable[[str], None]

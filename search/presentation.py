@@ -74,7 +74,6 @@ def _figures(run: Run, config: Config, judgement: Judgement, out: Path) -> list[
         judgement.predictions[judgement.predictions["split"] == "val"],
         judgement.images.classes,
         parameter_importances(run.folder, config),
-        run.metric,
         verdict.trial,
         out / "figures",
         reliability=Reliability(

@@ -10,6 +10,7 @@ import pandas as pd
 import torch
 from numpy.typing import NDArray
 
+from search.calibration import confidences
 from search.folder import read_settings
 from search.results import Run
 from trainable.bundle import Bundle, save_bundle
@@ -86,15 +87,15 @@ def load_kept(run: Run, number: int) -> Retrained | None:
 def predictions_table(images: ImageSet, split: str, logits: Logits, temperature: float) -> pd.DataFrame:
     """A row an image: split, path, class, predicted, confidence, correct."""
     records = images.split(split)
-    confidence, predicted = torch.from_numpy(logits / np.float32(temperature)).softmax(1).max(1)
+    confidence, correct = confidences(logits, np.array([record.label for record in records]), temperature)
     return pd.DataFrame(
         {
             "split": split,
             "path": [str(record.path) for record in records],
             "class": [images.classes[record.label] for record in records],
-            "predicted": [images.classes[i] for i in predicted.tolist()],
-            "confidence": confidence.tolist(),
-            "correct": [record.label == i for record, i in zip(records, predicted.tolist(), strict=True)],
+            "predicted": [images.classes[i] for i in logits.argmax(1)],
+            "confidence": confidence,
+            "correct": correct,
         }
     )
 

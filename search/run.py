@@ -144,7 +144,8 @@ def _search(folder: Path, plan: "Plan", options: argparse.Namespace, say: "Journ
     from search.folder import CONFIG, IMAGES, study_address, trial_folder, write_settings
     from search.progress import Progress
     from search.results import write_tables
-    from search.study import Study, open_study
+    from search.storage import open_study
+    from search.study import Study
 
     search = plan.config.search
     stored = open_study(*study_address(folder, plan.config), search.metric, resume=options.resume is not None)

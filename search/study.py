@@ -1,35 +1,26 @@
 """The Optuna study: the only state of a search. It says what to try next, when to stop a trial, and how it ended."""
 
 import itertools
-import os
 import random
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import optuna
-import sqlalchemy.exc
-from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
 from search.config import SearchConfig
+from search.history import Metrics, best_value, epochs_of, ranked_value, real_trials
 from search.optuna_methods import grid, make_pruner, make_sampler
 from search.race import LEVEL, chance_of_lag
 from search.space import Space
-from trainable.errors import InputError
 from trainable.settings import METRICS, across_folds, best_epoch, mean_metrics
-
-TIE_BREAK = 1e-9
-"""How much a loss can move a value: enough to order equal accuracies, too little to reorder different ones."""
 
 _PATIENCE = 3
 """Duplicates in a row after which one of the configurations left is taken at random."""
 
 _STEPS = 10
 """From the deepest freeze depth to the shallowest, for a sampler that does not say how many trials it begins with."""
-
-Metrics = Mapping[str, float]
 
 
 @dataclass(frozen=True)
@@ -57,8 +48,8 @@ class FirstTrial:
 class Study:
     """Asks and tells an Optuna study.
 
-    A trial's value is its best epoch's metric, moved by at most a billionth by that epoch's loss (`ranked_value`), so
-    that Optuna itself orders trials as we do: by the metric, then by the loss.
+    A trial's value is its best epoch's metric, moved by at most a billionth by that epoch's loss
+    (`search.history.ranked_value`), so that Optuna itself orders trials as we do: by the metric, then by the loss.
 
     With folds, the epochs of one fold count on from those of another, and what Optuna is told of an epoch is the mean
     over the folds so far: in the last fold, the very values of which the best is the trial's. The pruner looks at the
@@ -269,67 +260,6 @@ class Study:
 
     def _frozen(self, number: int) -> FrozenTrial:
         return self.study.get_trials(deepcopy=False)[number]
-
-
-def open_study(storage: str, name: str, metric: str, *, resume: bool) -> optuna.Study:
-    """Create the study, or, with ``resume``, go on with it.
-
-    Raises:
-        InputError: the storage cannot be had, or the study exists against expectation.
-    """
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
-    direction = StudyDirection[METRICS[metric].upper()]
-    try:
-        fresh = _create_file(storage, name, direction)
-        return optuna.create_study(
-            storage=storage, study_name=name, direction=direction, load_if_exists=resume or fresh
-        )
-    except optuna.exceptions.DuplicatedStudyError as error:
-        raise InputError(
-            f"the study must be new; {storage} already holds one named {name!r}. Take another --name, or "
-            f"go on with --resume"
-        ) from error
-    except (optuna.exceptions.StorageInternalError, sqlalchemy.exc.SQLAlchemyError, ImportError) as error:
-        raise InputError(f"search.storage must be a database that Optuna can open; got {storage}: {error}") from error
-
-
-def _create_file(storage: str, name: str, direction: StudyDirection) -> bool:
-    """Create an SQLite file with the study in it, whole from its first moment: a reader that opens it while Optuna is
-    at work on its tables would create them too, and one of both would fail. Whether there was none before."""
-    file = Path(storage.removeprefix("sqlite:///"))
-    if not storage.startswith("sqlite:///") or file.exists() or not file.parent.is_dir():
-        return False
-    draft = file.with_name(f".{file.name}.{os.getpid()}")
-    database = optuna.storages.RDBStorage(f"sqlite:///{draft}")
-    optuna.create_study(storage=database, study_name=name, direction=direction)
-    database.engine.dispose()
-    os.replace(draft, file)
-    return True
-
-
-def real_trials(study: optuna.Study, *states: TrialState) -> list[FrozenTrial]:
-    """The trials that are or were trained; of the given states, or of all. Not those that only wait in the queue,
-    nor proposals that were refused as duplicates."""
-    trials = study.get_trials(deepcopy=False, states=states or None)
-    return [t for t in trials if t.state != TrialState.WAITING and "duplicate_of" not in t.user_attrs]
-
-
-def epochs_of(trial: FrozenTrial) -> list[dict[str, float]]:
-    """The metrics of each epoch of a trial, in order; with folds, fold by fold."""
-    return [value for name, value in sorted(trial.user_attrs.items()) if name.startswith("epoch:")]
-
-
-def best_value(trial: FrozenTrial, metric: str) -> float | None:
-    """The value of a trial's best epoch so far; None where it has none."""
-    history = epochs_of(trial)
-    return ranked_value(across_folds(history)[best_epoch(history, metric) - 1], metric) if history else None
-
-
-def ranked_value(metrics: Metrics, metric: str) -> float:
-    """The metric, made worse by up to `TIE_BREAK` the higher the loss is: so equal accuracies have an order."""
-    sign = 1 if METRICS[metric] == "maximize" else -1
-    loss = metrics["val_loss"]
-    return metrics[metric] - sign * TIE_BREAK * (loss / (1 + loss))
 
 
 def _place(metrics: Metrics) -> tuple[float, float]:

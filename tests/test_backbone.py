@@ -19,8 +19,9 @@ import torchvision
 from torch import nn
 from torch.nn import functional
 
-from trainable.backbone import Backbone, WeightsUnavailableError, load_backbone
+from trainable.backbone import Backbone, load_backbone
 from trainable.errors import InputError
+from trainable.model_zoo import WeightsUnavailableError
 
 pytestmark = pytest.mark.usefixtures("one_thread", "empty_caches")
 

@@ -1,6 +1,7 @@
 """The figures: what stands in them, for runs of every shape."""
 
 import base64
+import dataclasses
 import io
 import re
 import subprocess
@@ -63,7 +64,7 @@ def make_predictions(folder: Path, rows: Sequence[tuple[str, str, float]]) -> pd
 
 
 def draw(run: Run, folder: Path, predictions: pd.DataFrame = NOTHING, classes: Sequence[str] = (), **options):
-    given = {"importances": {}, "metric": "val_accuracy", "chosen": 0, **options}
+    given = {"importances": {}, "chosen": 0, **options}
     return {figure.name: figure for figure in draw_figures(run, predictions, classes, folder=folder, **given)}
 
 
@@ -256,7 +257,7 @@ def test_a_diverged_loss_does_not_flatten_the_others(tmp_path):
     run = make_run(["COMPLETE"] * 5, parameters=("lr",))
     run.trials.loc[2, "val_loss"] = 1e6
     run.curves.loc[run.curves["trial"] == 2, "val_loss"] = 1e6
-    figures = draw(run, tmp_path, metric="val_loss")
+    figures = draw(dataclasses.replace(run, metric="val_loss"), tmp_path)
     assert figures["curves"].caption.endswith("Losses that diverged leave at the top.")
     for name in ("history", "parallel", "slices"):
         assert figures[name].caption.endswith("those of 1 trials, are drawn there.")

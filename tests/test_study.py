@@ -12,10 +12,12 @@ from optuna.trial import TrialState
 
 from search.config import PrunerConfig, SamplerConfig, SearchConfig
 from search.executor import Execution
+from search.history import TIE_BREAK, ranked_value, real_trials
 from search.method import PrunerConfig as Pruner
 from search.results import load_run, write_tables
 from search.space import Categorical, Float, Int, Parameter, Space
-from search.study import TIE_BREAK, FirstTrial, Study, open_study, ranked_value, real_trials
+from search.storage import open_study
+from search.study import FirstTrial, Study
 from trainable.errors import InputError
 
 EPOCHS = 5
