@@ -28,6 +28,8 @@ WORKER_RETRIES = 1
 _ENVIRONMENT = {
     "RAY_AIR_NEW_OUTPUT": "0",  # the new output prints 23 lines even when told to be quiet
     "RAY_CHDIR_TO_TRIAL_DIR": "0",
+    "RAY_preload_python_modules": "trainable.worker",  # while Tune makes an actor of it
+    "RAY_prestart_worker_first_driver": "0",  # such workers have not the environment that Tune asks for
     "RAY_memory_monitor_refresh_ms": "0",  # its kills would end the whole experiment; the kernel's are tried again
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
     "TUNE_DISABLE_SIGINT_HANDLER": "1",

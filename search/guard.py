@@ -4,11 +4,13 @@ import os
 import sys
 from collections.abc import Callable
 
+from trainable.collector import collect_rarely
 from trainable.errors import InputError
 
 
 def guard(command: Callable[[], int], debug: bool) -> int:
     """Run a command; a user's mistake becomes one message and exit code 2, with a traceback only under ``debug``."""
+    collect_rarely()
     try:
         return command()
     except InputError as error:

@@ -56,7 +56,7 @@ def cut_into_stages(model: nn.Module, classifier: str, image_size: tuple[int, in
             just before it.
         image_size: (H, W) in pixels, for which sizes and FLOPs are computed.
     """
-    traces = {mode: trace_model(model, mode, image_size) for mode in (True, False)}
+    traces = trace_model(model, image_size)
     evaluated = traces[False]
     possible = set(evaluated.cuts()) & set(traces[True].cuts()) & alike(*traces.values())
     blocks = _find_blocks(model, evaluated, possible, _head_begins(evaluated, possible, classifier))

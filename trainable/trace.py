@@ -131,22 +131,36 @@ class Trace:
         return fx.GraphModule(self.module, graph)
 
 
-def trace_model(model: nn.Module, training: bool, image_size: tuple[int, int]) -> Trace:
-    """The graph of ``model`` in training or evaluation mode; sizes and FLOPs are those of images of (H, W) pixels."""
+def trace_model(model: nn.Module, image_size: tuple[int, int]) -> dict[bool, Trace]:
+    """``model`` in training mode (True) and in evaluation mode; sizes and FLOPs are for images of (H, W) pixels."""
     was_training = model.training
-    model.train(training)
-    tracer = _Tracer()
-    graph = tracer.trace(model)
-    _forbid_in_place(graph)
+    traces: dict[bool, Trace] = {}
+    for mode in (True, False):
+        model.train(mode)
+        tracer = _Tracer()
+        graph = tracer.trace(model)
+        _forbid_in_place(graph)
+        # The values do not depend on the mode, but BatchNorm in training mode would move its statistics.
+        model.eval()
+        traces[mode] = _with_values(model, graph, dict(tracer.node_to_qualname), image_size, traces.get(True))
+    model.train(was_training)
+    return traces
+
+
+def _with_values(
+    model: nn.Module, graph: fx.Graph, paths: dict[fx.Node, str], image_size: tuple[int, int], other: Trace | None
+) -> Trace:
+    """What dry runs show, or, where the graph is that of the ``other`` mode, as it mostly is, what they have shown."""
+    if other is not None and str(graph) == str(other.graph):
+        same = dict(zip(graph.nodes, other.nodes, strict=True))
+        first, second = ({node: values[same[node]] for node in graph.nodes} for values in other.values)
+        return Trace(model, graph, paths, (first, second), {node: other.flops[same[node]] for node in graph.nodes})
     runs = [_DryRun(fx.GraphModule(model, graph)) for _ in _BATCHES]
-    # The values do not depend on the mode, but BatchNorm in training mode would move its statistics.
-    model.eval()
     for run, batch in zip(runs, _BATCHES, strict=True):
         run.run_on_fake_images((batch, 3, *image_size))
-    model.train(was_training)
     first, second = ({node: run.values.get(node) for node in graph.nodes} for run in runs)
     flops = {node: runs[0].flops.get(node, 0) // _BATCHES[0] for node in graph.nodes}
-    return Trace(model, graph, dict(tracer.node_to_qualname), (first, second), flops)
+    return Trace(model, graph, paths, (first, second), flops)
 
 
 def alike(first: Trace, second: Trace) -> set[str]:
