@@ -39,7 +39,7 @@ _TITLES = {
     "reliability": "How far its confidence can be trusted",
     "curves": "Learning curves",
     "history": "How the search went",
-    "finalists": "The finalists, trained again",
+    "finalists": "The finalists",
     "parallel": "Configurations and their scores",
     "importances": "Which parameters matter",
     "slices": "One parameter at a time",

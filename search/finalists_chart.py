@@ -1,4 +1,4 @@
-"""The figure that shows the finalists: configurations that were trained from several seeds each."""
+"""The figure that shows the finalists: configurations that were trained from several seeds, or on several folds."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,21 +15,23 @@ from trainable.settings import METRICS
 
 @dataclass(frozen=True)
 class Finalists:
-    """Scores of configurations, each trained from one or several seeds."""
+    """Scores of configurations, several of each."""
 
     scores: pd.DataFrame
-    """A row a training: trial, name (of the configuration), seed, score."""
+    """A row a training: trial, name (of the configuration), score."""
     winner: int
     """The trial that was chosen."""
     tied: Sequence[int]
     """Trials within one standard error of the best mean."""
     metric: str
     """What ``score`` is, of ``METRICS``."""
+    unit: str = "seed"
+    """In what the trainings of one configuration differ: seed, or fold."""
 
 
 def draw_finalists(finalists: Finalists) -> tuple[Canvas, str] | None:
-    """A row a configuration, the best mean on top: a dot a seed, the mean, and one standard error to both sides; None
-    where nothing was trained.
+    """A row a configuration, the best mean on top: a dot a seed or fold, the mean, and one standard error to both
+    sides; None where nothing was trained.
 
     Returns the figure and its caption.
     """
@@ -52,13 +54,13 @@ def draw_finalists(finalists: Finalists) -> tuple[Canvas, str] | None:
     ax.spines["left"].set_visible(False)
     ax.grid(axis="x")
     _write_means(ax, rows, finalists)
-    _add_legend(ax, bool(rows["error"].notna().any()))
+    _add_legend(ax, finalists.unit, bool(rows["error"].notna().any()))
     return canvas, _caption(rows, scores, finalists)
 
 
 def _draw_row(ax: Axes, place: int, scores: pd.Series, row: pd.Series, winner: bool) -> None:
     colour = CHOSEN if winner else PLAIN
-    # Seeds that score alike would hide each other: they stand in a column, in the order of the table.
+    # Trainings that score alike would hide each other: they stand in a column, in the order of the table.
     above = scores.groupby(scores.round(6)).cumcount()
     ax.plot(scores, place + 0.2 + 0.1 * above.clip(upper=2), "o", ms=5, mfc="none", mec=colour, mew=1.1)
     if np.isfinite(row["error"]):
@@ -83,23 +85,26 @@ def _write_means(ax: Axes, rows: pd.DataFrame, finalists: Finalists) -> None:
         )
 
 
-def _add_legend(ax: Axes, errors: bool) -> None:
-    ax.plot([], [], "o", ms=5, mfc="none", mec=PLAIN, mew=1.1, label="a seed")
+def _add_legend(ax: Axes, unit: str, errors: bool) -> None:
+    ax.plot([], [], "o", ms=5, mfc="none", mec=PLAIN, mew=1.1, label=f"a {unit}")
     ax.plot([], [], "D", ms=7, color=PLAIN, mec="white", label="mean" + (" ± one standard error" if errors else ""))
     ax.plot([], [], "*", ms=14, color=CHOSEN, mec="white", ls="", label="the chosen one's")
     ax.legend(loc="lower left", bbox_to_anchor=(-0.01, 1.0), ncols=3, handletextpad=0.5, columnspacing=1.6)
 
 
 def _name(trial: Any, name: Any) -> str:
-    return f"trial {trial}" if pd.isna(name) or not str(name) else f"trial {trial}\n{label(name, 44)}"
+    own = f"trial {trial}"
+    return own if pd.isna(name) or str(name) in ("", own) else f"{own}\n{label(name, 44)}"
 
 
 def _caption(rows: pd.DataFrame, scores: pd.DataFrame, finalists: Finalists) -> str:
-    seeds = scores.groupby("trial").size()
-    each = f"{seeds.max()} seeds" if seeds.max() > 1 else "one seed"
+    counts = scores.groupby("trial").size()
+    how = "trained from" if finalists.unit == "seed" else "scored on"
+    each = f"{counts.max()} {finalists.unit}s" if counts.max() > 1 else f"one {finalists.unit}"
     better = "lower" if METRICS[finalists.metric] == "minimize" else "higher"
     which = f"{len(rows)} configurations, each" if len(rows) > 1 else "One configuration,"
-    text = f"{which} trained from {each}; {better} is better."
+    fewer = ", or fewer where it could not win any more" if counts.min() < counts.max() else ""
+    text = f"{which} {how} {each}{fewer}; {better} is better."
     tied = [str(trial) for trial in sorted(finalists.tied) if trial != finalists.winner]
     if not tied:
         return text

@@ -82,8 +82,10 @@ def _figures(run: Run, config: Config, judgement: Judgement, out: Path) -> list[
             verdict.calibration.temperature,
             {"val": "validation", "test": "test"}[verdict.calibration.split],
         ),
-        finalists=Finalists(judgement.finalists, choice.winner, choice.tied, run.metric)
-        if choice and not verdict.folds
+        finalists=Finalists(
+            judgement.finalists, choice.winner, choice.tied, run.metric, "fold" if verdict.folds else "seed"
+        )
+        if choice
         else None,
     )
 

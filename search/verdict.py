@@ -188,7 +188,7 @@ class Verdict:
 
     def _finalists(self, choice: Choice) -> str:
         others = [self.names[trial] for trial in choice.tied if trial != choice.winner]
-        again = f"were trained again, while they could win, with {self.seeds} other seeds"
+        again = f"were trained again with up to {self.seeds} other seeds, as long as they could win"
         if self.folds:
             again = f"were scored on {self.folds} folds"
         mean = f"a mean validation {_spoken(self.metric)} of {choice.mean:.4f}"

@@ -320,6 +320,21 @@ def test_finalists_of_one_seed_have_no_errors_and_of_losses_the_lowest_is_best(t
     assert figure.caption == "2 configurations, each trained from one seed; lower is better."
 
 
+def test_finalists_that_were_given_up_have_fewer_seeds_and_a_name_is_said_once(tmp_path):
+    given = finalists({0: [0.9, 0.9, 0.9], 1: [0.5]}, winner=0)
+    given.scores.loc[given.scores["trial"] == 0, "name"] = "trial 0"
+    figure = draw(make_run([]), tmp_path, finalists=given)["finalists"]
+    assert texts(figure).count("trial 0") == 1
+    assert "each trained from 3 seeds, or fewer where it could not win any more;" in figure.caption
+
+
+def test_finalists_may_differ_in_folds(tmp_path):
+    given = dataclasses.replace(finalists({0: [0.9, 0.8], 1: [0.5, 0.6]}, winner=0), unit="fold")
+    figure = draw(make_run([]), tmp_path, finalists=given)["finalists"]
+    assert "a fold" in texts(figure)
+    assert figure.caption == "2 configurations, each scored on 2 folds; higher is better."
+
+
 def test_drawing_leaves_no_trace_in_matplotlib(tmp_path):
     before = dict(matplotlib.rcParams)
     draw(make_run(["COMPLETE"]), tmp_path)
