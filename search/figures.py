@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
@@ -14,11 +15,13 @@ from search.influence import draw_importances, draw_slices
 from search.parallel import draw_parallel
 from search.photos import draw_predictions
 from search.reliability import Reliability, draw_reliability
-from search.results import Run
 from search.style import report_style, save
 from search.trends import ceiling, draw_curves, draw_history
 from trainable.errors import InputError
 from trainable.settings import METRICS
+
+if TYPE_CHECKING:
+    from search.results import Run
 
 
 @dataclass(frozen=True)
@@ -49,7 +52,7 @@ _OF_SCORES = ("history", "parallel", "slices")
 
 
 def draw_figures(
-    run: Run,
+    run: "Run",
     predictions: pd.DataFrame,
     classes: Sequence[str],
     importances: Mapping[str, float],
@@ -94,7 +97,7 @@ def draw_figures(
         ]
 
 
-def draw_trials(run: Run, name: str) -> Canvas:
+def draw_trials(run: "Run", name: str) -> Canvas:
     """One of the figures of a run's trials, the best complete one marked: curves, history, parallel or slices.
 
     Raises:

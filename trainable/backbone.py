@@ -91,12 +91,10 @@ def load_backbone(name: str, weights: str, classes: int) -> Backbone:
     """Build the torchvision or timm classifier ``name`` with a head of ``classes`` outputs.
 
     Args:
-        name: as torchvision or timm call it, torchvision first; ``timm/NAME`` means timm's.
-        weights: pretrained, random, or a file with a state dict of the whole classifier.
+        name, weights: see `trainable.model_zoo.build_classifier`, which raises what can be wrong with them.
 
     Raises:
-        InputError: unknown name, or a file that does not fit.
-        WeightsUnavailableError: the pretrained weights cannot be had here.
+        InputError: the classifier does not end in a layer that can be replaced.
     """
     model, note, preprocessing = build_classifier(name, weights)
     with torch.random.fork_rng(devices=[]):
