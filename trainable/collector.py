@@ -8,7 +8,7 @@ _YOUNG = 100_000
 
 
 def collect_rarely() -> None:
-    """For a process of our own. torch, timm and Ray Tune are a million objects that live as long as it does: to look
-    through them took a third of the time of importing them, and most of the time of exiting."""
+    """For a process of our own. torch, timm and Ray Tune are half a million objects that live as long as it does: to
+    look through them took a third of the time of importing them, and most of the time of exiting."""
     gc.set_threshold(_YOUNG, *gc.get_threshold()[1:])
     atexit.register(gc.freeze)
