@@ -9,7 +9,7 @@ search: $(VENV)/installed
 	$(BIN)/python -m search.run --space default.yaml
 
 test: $(VENV)/installed
-	$(BIN)/python -m pytest -n 2 --dist loadfile
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 lint: $(VENV)/installed
 	$(BIN)/ruff check .

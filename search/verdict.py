@@ -163,8 +163,8 @@ class Verdict:
             )
         if self.retrained_on == "train+val":
             said.append(
-                "The model that is handed over was trained on the validation images, too; validation scores are those "
-                "of the same configuration trained on the training images alone."
+                "The model that is handed over was trained on the validation images, too. Validation scores, and the "
+                "comparison with the recipes, are those of its configuration trained on the training images alone."
             )
         if self.folds:
             said.append(

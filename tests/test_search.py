@@ -128,6 +128,23 @@ def test_another_trials_report_leaves_the_bests_alone_and_the_test_sealed(finish
     assert set(pd.read_csv(own / "predictions.csv")["split"]) == {"val"}
 
 
+def test_the_model_can_learn_from_the_validation_images_too(finished, tmp_path):
+    run = Path(shutil.copytree(finished[0], tmp_path / "run"))
+    told = ["--set", "retrain_on=train+val"]
+    done = subprocess.run(command("search.report", run, *told), capture_output=True, text=True, timeout=200)
+    assert done.returncode == 0, done.stderr
+    first, second = (json.loads((folder / "report.json").read_text()) for folder in (finished[0], run))
+    assert second["retrained_on"] == "train+val"
+    assert (second["trial"], second["val"]) == (first["trial"], first["val"]), "judged before it learnt from them"
+    said = done.stdout.partition("training on the validation images, too")[2]
+    assert "train_accuracy" in said
+    assert "are those of its configuration trained on the training images alone" in said
+    assert "val_accuracy" not in said.partition("Use trial")[0]
+    models = [(folder / "best" / "model.safetensors").read_bytes() for folder in (finished[0], run)]
+    assert models[0] != models[1]
+    assert "The sealed test images have been opened 2 times" in done.stdout
+
+
 def test_where_no_trial_is_complete_one_that_was_trained_can_be_reported_on(finished, tmp_path):
     run = tmp_path / "run"
     shutil.copytree(finished[0], run)

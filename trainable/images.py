@@ -61,10 +61,9 @@ class ImageSet:
         return replace(self, records=tuple(record for record in self.records if record.split in splits))
 
     def pooled(self) -> "ImageSet":
-        """With the validation images among the training images, too; they validate as well, so scores on them say
-        nothing then."""
+        """With the validation images among the training images; none validates then."""
         learned = tuple(replace(record, split="train") for record in self.split("val"))
-        return replace(self, records=(*self.split("train"), *learned, *self.split("val"), *self.split("test")))
+        return replace(self, records=(*self.split("train"), *learned, *self.split("test")))
 
     def cross_validated(self) -> "ImageSet":
         """With every training image validating, too: with folds, each is judged by a model that did not see it."""
