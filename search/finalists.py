@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from statistics import fmean
+from statistics import fmean, stdev
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
@@ -97,10 +97,10 @@ def train_finalists(
 def hopeless(table: pd.DataFrame, finalist: Finalist, seeds: int, in_search: float, metric: str) -> bool:
     """Whether a finalist cannot win any more; the leader is the best of the others that have been through all seeds.
 
-    One that was not trained again is more costly than the leader, since the cheapest come first: it is given up where
-    its score in the search, which flatters it, is below the leader's mean. One that was is given up where its mean so
-    far is below the leader's worst seed, which is at least one standard error below the leader's mean; or where it
-    diverged.
+    One that was not trained again is more costly than the leader, since the cheapest come first, and would have to be
+    better by more than a standard error: it is given up where its score in the search, which flatters it, is not. One
+    that was is given up where its mean so far is below the leader's worst seed, which is at least one standard error
+    below the leader's mean; or where it diverged.
     """
     sign = 1 if METRICS[metric] == "maximize" else -1
     scores: dict[int, list[float]] = {}
@@ -110,7 +110,8 @@ def hopeless(table: pd.DataFrame, finalist: Finalist, seeds: int, in_search: flo
     whole = [each for each in scores.values() if len(each) >= seeds and not math.isnan(sum(each))]
     leader = max(whole, key=fmean, default=[-math.inf])
     if not own:
-        return sign * in_search < fmean(leader)
+        error = stdev(leader) / math.sqrt(len(leader)) if len(leader) > 1 else 0
+        return sign * in_search < fmean(leader) + error
     return math.isnan(sum(own)) or fmean(own) < min(leader)
 
 
