@@ -7,8 +7,12 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 from scipy.special import log_softmax
+from scipy.stats import norm
 
 _ROUNDS, _AT_ONCE = 2000, 200
+
+_TIE = 1e-6
+"""Scores that differ by less are seen as equal."""
 
 
 @dataclass(frozen=True)
@@ -16,7 +20,7 @@ class Candidates:
     """What each of several trials, at its best epoch, said of each validation image."""
 
     trials: tuple[int, ...]
-    """Their numbers, the best first: of trials that score alike the first is chosen."""
+    """Their numbers."""
     labels: NDArray[np.int64]
     """``[N]``."""
     predicted: NDArray[np.int64]
@@ -80,27 +84,63 @@ class Estimate:
 
 def bias_corrected(candidates: Candidates, metric: str, seed: int = 0) -> Estimate:
     """BBC-CV (Tsamardinos, Greasidou, Borboudakis, *Machine Learning* 107, 2018): the choice is made again on each of
-    many bootstrap samples of the images, and what it chose is judged on the images outside of the sample.
+    many bootstrap samples of the images, and what it chose is judged on the images outside of the sample. Of trials
+    that score alike there, any is chosen: to take the one that is best on all images would look outside.
 
-    It allows for the choice among trials, not for that of each trial's best epoch. The interval is Wilson's for so many
-    images: it covers 95 % where all trials fail on the same hard images, and more where they fail independently.
+    It allows for the choice among trials, not for that of each trial's best epoch. The interval is Wilson's, for as
+    many images as would tell the accuracy of a single trial as well: see `variance_share`.
 
     Args:
         metric: what trials are chosen by.
     """
     chance, images = np.random.default_rng(seed), len(candidates.labels)
     correct, shares = candidates.correct, []
+    times_chosen = np.zeros(len(correct))
     for _ in range(0, _ROUNDS, _AT_ONCE):
         weights = chance.multinomial(images, np.full(images, 1 / images), _AT_ONCE).astype(np.float32)
-        chosen = candidates.scores(metric, weights).argmax(1)
+        scores = candidates.scores(metric, weights)
+        chosen = (scores + _TIE * chance.random(scores.shape)).argmax(1)
+        times_chosen += np.bincount(chosen, minlength=len(correct))
         outside = weights == 0
         count = outside.sum(1)
         shares.append((correct[chosen] & outside).sum(1)[count > 0] / count[count > 0])
     accuracy = float(np.concatenate(shares).mean())
-    return Estimate(accuracy, *wilson_interval(accuracy, images))
+    share = variance_share(correct, times_chosen / times_chosen.sum())
+    return Estimate(accuracy, *wilson_interval(accuracy, images / share))
 
 
-def wilson_interval(share: float, total: int, z: float = 1.959964) -> tuple[float, float]:
+def variance_share(correct: NDArray[np.bool_], chosen: NDArray[np.float64]) -> float:
+    """The variance of the estimate, as a share of that of one trial's accuracy on the same images.
+
+    Trials are taken for draws from one population whose outcomes on an image correlate by ρ. What they have in common,
+    ρ of the variance, stays in the best of them; of the rest, the best of k has the variance that the maximum of k
+    standard normal numbers has (k: as many as are in the running), but for the part in which trials really differ:
+    there it is one trial like any other. So the share is 1 where all trials fail on the same images or where one is
+    clearly the best, and smaller where many equal ones fail independently.
+
+    Args:
+        correct: ``[trials, N]``.
+        chosen: how often each was the best in a bootstrap sample ``[trials]``, of sum 1.
+    """
+    own = correct.mean(1) * (1 - correct.mean(1))
+    alone = float((chosen**2).sum())  # 1 / k
+    if math.isclose(alone, 1) or not chosen @ own:
+        return 1.0
+    correlation = float(np.clip(((chosen @ correct).var() / (chosen @ own) - alone) / (1 - alone), 0, 1))
+    noise, spread = own.mean() * (1 - correlation) / correct.shape[1], correct.mean(1).var(ddof=1)
+    differing = max(0.0, 1 - noise / spread) if spread else 0.0
+    return correlation + (1 - correlation) * (differing + (1 - differing) * _variance_of_maximum(1 / alone))
+
+
+def _variance_of_maximum(count: float) -> float:
+    """Of so many independent standard normal numbers; what lies between whole numbers is interpolated smoothly."""
+    x = np.linspace(-8, 8, 2001)
+    density = norm.pdf(x) * norm.cdf(x) ** (count - 1)
+    density /= density.sum()
+    return float(density @ x**2 - (density @ x) ** 2)
+
+
+def wilson_interval(share: float, total: float, z: float = 1.959964) -> tuple[float, float]:
     """The Wilson score interval (Wilson, *JASA* 22, 1927; equation 4 of Brown, Cai, DasGupta, *Stat. Sci.* 16, 2001).
 
     Args:
