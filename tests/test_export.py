@@ -121,7 +121,7 @@ def test_every_photograph_of_the_ants_and_bees(exported, bundle):
 
 
 def test_an_onnx_file_says_what_it_is(onnx_file):
-    onnxruntime = pytest.importorskip("onnxruntime")
+    onnxruntime = pytest.importorskip("onnxruntime", reason="needs the extra onnx")
     session = onnxruntime.InferenceSession(onnx_file)
     said = session.get_modelmeta().custom_metadata_map
     assert json.loads(said["classes"]) == CLASSES
