@@ -6,8 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import log_softmax
-from scipy.stats import norm
+from scipy.special import log_softmax, ndtr
 
 _ROUNDS, _AT_ONCE = 2000, 200
 
@@ -122,12 +121,13 @@ def variance_share(correct: NDArray[np.bool_], chosen: NDArray[np.float64]) -> f
         correct: ``[trials, N]``.
         chosen: how often each was the best in a bootstrap sample ``[trials]``, of sum 1.
     """
-    own = correct.mean(1) * (1 - correct.mean(1))
+    accuracy = correct.mean(1)
+    own = accuracy * (1 - accuracy)
     alone = float((chosen**2).sum())  # 1 / k
     if math.isclose(alone, 1) or not chosen @ own:
         return 1.0
     correlation = float(np.clip(((chosen @ correct).var() / (chosen @ own) - alone) / (1 - alone), 0, 1))
-    noise, spread = own.mean() * (1 - correlation) / correct.shape[1], correct.mean(1).var(ddof=1)
+    noise, spread = own.mean() * (1 - correlation) / correct.shape[1], accuracy.var(ddof=1)
     differing = max(0.0, 1 - noise / spread) if spread else 0.0
     return correlation + (1 - correlation) * (differing + (1 - differing) * _variance_of_maximum(1 / alone))
 
@@ -135,7 +135,7 @@ def variance_share(correct: NDArray[np.bool_], chosen: NDArray[np.float64]) -> f
 def _variance_of_maximum(count: float) -> float:
     """Of so many independent standard normal numbers; what lies between whole numbers is interpolated smoothly."""
     x = np.linspace(-8, 8, 2001)
-    density = norm.pdf(x) * norm.cdf(x) ** (count - 1)
+    density = np.exp(-(x**2) / 2) * ndtr(x) ** (count - 1)
     density /= density.sum()
     return float(density @ x**2 - (density @ x) ** 2)
 
