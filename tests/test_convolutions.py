@@ -9,7 +9,7 @@ import torch
 from timm.layers.conv2d_same import Conv2dSame
 from torch import nn
 
-from trainable.convolutions import SamePadConv2d, speed_up_convolutions
+from trainable.convolutions import Depthwise5x5Conv2d, SamePadConv2d, speed_up_convolutions
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -42,12 +42,41 @@ def test_a_kernel_of_one_pixel_can_be_dilated(batch, stride, groups, bias, monke
     torch.testing.assert_close(found, expected)
 
 
+@pytest.mark.parametrize("batch", [1, 4, 7])
+@pytest.mark.parametrize("height, width", [(7, 7), (4, 9), (1, 2)])
+def test_gradients_of_a_depthwise_convolution_of_5x5_pixels(batch, height, width, monkeypatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    torch.manual_seed(0)
+    plain = nn.Conv2d(8, 8, 5, padding=2, groups=8, bias=False).to(memory_format=torch.channels_last)
+    quick = copy.deepcopy(plain)
+    speed_up_convolutions(quick)
+    assert type(quick) is Depthwise5x5Conv2d
+    x = torch.randn(batch, 8, height, width, requires_grad=True)
+    factors = torch.randn(batch, 8, height, width)  # else a gradient would be the same turned round
+    expected = torch.autograd.grad((plain(x) * factors).sum(), (x, plain.weight))
+    found = torch.autograd.grad((quick(x) * factors).sum(), (x, quick.weight))
+    assert torch.equal(quick(x), plain(x))
+    torch.testing.assert_close(found, expected)
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [{"stride": 2}, {"padding": 1}, {"dilation": 2}, {"bias": True}, {"groups": 4}, {"padding_mode": "reflect"}],
+    ids=str,
+)
+def test_other_convolutions_of_5x5_pixels_are_left_alone(changed) -> None:
+    module = nn.Conv2d(8, 8, 5, **{"padding": 2, "groups": 8, "bias": False, **changed})
+    speed_up_convolutions(module)
+    assert type(module) is nn.Conv2d
+
+
 def test_a_whole_network_keeps_its_tensors_and_its_logits() -> None:
     plain = timm.create_model("tf_efficientnet_lite0").eval()
     quick = copy.deepcopy(plain)
     speed_up_convolutions(quick)
     kinds = [type(module) for module in quick.modules()]
     assert kinds.count(SamePadConv2d) == 5
+    assert kinds.count(Depthwise5x5Conv2d) == 7
     assert plain.state_dict().keys() == quick.state_dict().keys()
     x = torch.randn(2, 3, 224, 224)
     torch.testing.assert_close(quick(x), plain(x), rtol=1e-4, atol=1e-5)
