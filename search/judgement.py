@@ -130,6 +130,7 @@ def judge(run: Run, config: Config, asked_for: int | None, best: Path, address: 
         baseline=majority(quoted),
         choice=choice,
         names={finalist.trial: finalist.name for finalist in finalists},
+        passed_over=[finalist.name for finalist in finalists if finalist.trial not in set(table["trial"])],
         seeds=config.report.seeds,
         comparisons=comparisons,
         recipe=recipes.get(number, ""),

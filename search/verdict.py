@@ -75,6 +75,8 @@ class Verdict:
     """None where the best trial was taken at its word."""
     names: Mapping[int, str]
     """Of the finalists."""
+    passed_over: Sequence[str]
+    """The names of the finalists that were not trained again, since they could not win any more."""
     seeds: int
     comparisons: Sequence[Comparison]
     recipe: str
@@ -192,7 +194,13 @@ class Verdict:
         if self.folds:
             again = f"were scored on {self.folds} folds"
         mean = f"a mean validation {_spoken(self.metric)} of {choice.mean:.4f}"
-        said = f"{len(self.names)} finalists {again}. {self.names[choice.winner].capitalize()} reached {mean}"
+        said = f"{len(self.names) - len(self.passed_over)} finalists {again}. "
+        if self.passed_over:
+            said += (
+                "Not trained again, being costlier than the best of these and not better by a standard error even in "
+                f"the search: {', '.join(self.passed_over)}. "
+            )
+        said += f"{self.names[choice.winner].capitalize()} reached {mean}"
         if not others:
             return f"{said}, the best by more than one standard error ({choice.error:.4f})."
         tie = f"{', '.join(others)} {'are' if len(others) > 1 else 'is'} within one standard error ({choice.error:.4f})"

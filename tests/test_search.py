@@ -109,7 +109,8 @@ def test_finalists_are_trained_again_and_the_winner_is_compared_with_the_recipes
     assert winner["score"].mean() == pytest.approx(report["choice"]["mean"])
     assert [one["split"] for one in report["comparisons"]] == ["test"] * len(report["comparisons"])
     assert report["comparisons"] or report["recipe"]
-    assert "finalists were trained again" in printed
+    assert f"{finalists['trial'].nunique()} finalists were trained again" in printed
+    assert len(report["passed_over"]) == len(report["names"]) - finalists["trial"].nunique()
 
 
 def test_another_trials_report_leaves_the_bests_alone_and_the_test_sealed(finished):
