@@ -72,7 +72,7 @@ def retrain(run: Run, number: int, say: Callable[[str], None], images: ImageSet 
         name = settings.metric if training.images.split("val") else "train_accuracy"
         say(f"retraining: epoch {metrics['epoch']} of {epochs}, {name} {metrics[name]:.4f}")
     same = None
-    if images is None and training.images.split("val"):
+    if training.images.split("val"):
         same = all(_same(recorded[name], training) for name in ("val_loss", "train_loss"))
     return Retrained(settings, training, same)
 
