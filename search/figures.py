@@ -87,7 +87,7 @@ def draw_figures(
             "history": draw_history(trials, metric, chosen) if len(trials) else None,
             "finalists": draw_finalists(finalists) if finalists else None,
             "parallel": draw_parallel(trials, run.parameters, metric, chosen),
-            "importances": draw_importances(importances),
+            "importances": draw_importances(importances, run.parameters),
             "slices": draw_slices(trials, run.parameters, metric, chosen),
         }
         return [

@@ -13,14 +13,21 @@ _LEAST = 4
 
 
 def parameter_importances(run: Path, config: Config) -> dict[str, float]:
+    """`importances` of a run's study."""
+    metric = config.search.metric
+    return importances(open_study(*study_address(run, config), metric, resume=True), metric)
+
+
+def importances(study: optuna.Study, metric: str) -> dict[str, float]:
     """PED-ANOVA importances (Watanabe, Bansal, Hutter, *IJCAI* 2023) over all trials, each with its best epoch's value,
-    pruned ones too; empty where there are too few to say anything."""
-    study = open_study(*study_address(run, config), config.search.metric, resume=True)
+    pruned ones too; empty where there are too few to say anything. Parameters that some trials do not have are left
+    out: their share would be one of the differences among fewer trials."""
     scored = optuna.create_study(direction=study.direction)
     for trial in real_trials(study):
-        value = best_value(trial, config.search.metric)
+        value = best_value(trial, metric)
         if value is not None and trial.params:
             scored.add_trial(optuna.create_trial(params=trial.params, distributions=trial.distributions, value=value))
     if len({trial.value for trial in scored.trials}) < _LEAST:
         return {}
-    return dict(optuna.importance.get_param_importances(scored))
+    common = set.intersection(*(set(trial.params) for trial in scored.trials))
+    return dict(optuna.importance.get_param_importances(scored, params=sorted(common)))

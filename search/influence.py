@@ -13,8 +13,12 @@ from search.scale import Scale, make_scale
 from search.style import CHOSEN, INK, PLAIN, WIDTH, label, metric_label, new_canvas
 
 
-def draw_importances(importances: Mapping[str, float]) -> tuple[Canvas, str] | None:
-    """A bar a parameter, the most important on top; None where there are none."""
+def draw_importances(importances: Mapping[str, float], parameters: Sequence[str]) -> tuple[Canvas, str] | None:
+    """A bar a parameter, the most important on top; None where there are none.
+
+    Args:
+        parameters: all there are; the caption names those without an importance.
+    """
     ranked = sorted((float(share), name) for name, share in importances.items() if math.isfinite(share))
     if not ranked:
         return None
@@ -30,9 +34,10 @@ def draw_importances(importances: Mapping[str, float]) -> tuple[Canvas, str] | N
     ax.tick_params("y", length=0)
     ax.spines["bottom"].set_visible(False)
     name = label(ranked[-1][1])
+    others = ", ".join(label(name) for name in parameters if name not in importances)
     return canvas, (
         f"How much of the differences between trials each parameter explains; {name} the most. An estimate from few "
-        "trials is a hint, no more."
+        "trials is a hint, no more." + (f" Not compared, since some trials do without: {others}." if others else "")
     )
 
 

@@ -137,8 +137,10 @@ def metric_label(metric: str) -> str:
 
 def legend_above(axes: Axes, columns: int = 6) -> None:
     """A legend where no data is: above the axes, from the left, in rows of about the same length."""
-    entries = len(axes.get_legend_handles_labels()[1])
-    even = math.ceil(entries / math.ceil(entries / columns)) if entries else 1
+    names = axes.get_legend_handles_labels()[1]
+    inches = sum(0.62 + 0.055 * len(name) for name in names)  # about, with their marks
+    rows = max(math.ceil(len(names) / columns), math.ceil(inches / (0.88 * WIDTH)), 1)
+    even = max(math.ceil(len(names) / rows), 1)
     axes.legend(loc="lower left", bbox_to_anchor=(-0.01, 1.0), ncols=even, handletextpad=0.5, columnspacing=1.6)
 
 

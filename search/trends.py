@@ -152,7 +152,7 @@ def _mark_first(ax: Axes, trials: pd.DataFrame, chosen: int) -> None:
         return
     first = trials[trials["first"].notna() & trials["score"].notna()]
     named = len(first) <= _NAMED
-    groups = [(label(row["first"], 28), first[first["trial"] == row["trial"]]) for _, row in first.iterrows()]
+    groups = [(label(row["first"], 44), first[first["trial"] == row["trial"]]) for _, row in first.iterrows()]
     if not named:
         groups = [("given configurations", first)]
     for (name, rows), mark in zip(groups, itertools.cycle("DsP^"), strict=False):

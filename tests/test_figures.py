@@ -12,16 +12,19 @@ from pathlib import Path
 
 import matplotlib
 import numpy as np
+import optuna
 import pandas as pd
 import pytest
 from PIL import Image
 
 from search.figures import Figure, draw_figures
 from search.finalists_chart import Finalists
+from search.importances import importances
 from search.reliability import Confidences, Reliability
 from search.results import Run
 from search.scale import make_scale
-from search.style import class_labels, label
+from search.style import class_labels, label, report_style
+from search.trends import draw_history
 
 ALL = ["predictions", "confusion", "curves", "history", "parallel", "importances", "slices"]
 METRICS = ["train_loss", "train_accuracy", "val_loss", "val_accuracy", "val_balanced_accuracy", "val_macro_f1"]
@@ -147,6 +150,31 @@ def test_importances_name_the_most_important_first(figures):
     assert {"70%", "20%", "<1%"} <= set(said)
     heights = {element.text: float(element.get("y", 0)) for element in _texts_with_places(figures["importances"])}
     assert heights["optimizer"] < heights["lr"] < heights["batch_size"]
+    assert figures["importances"].caption.endswith("Not compared, since some trials do without: momentum.")
+
+
+def test_a_parameter_that_some_trials_do_without_has_no_importance():
+    study = optuna.create_study(direction="maximize")
+    for number in range(8):
+        trial = study.ask()
+        score = 0.5 + trial.suggest_float("lr", 0, 0.1) + (trial.suggest_float("momentum", 0, 0.3) if number % 2 else 0)
+        trial.set_user_attr("epoch:0001", {**dict.fromkeys(METRICS, score), "epoch": 1})
+        trial.suggest_float("gamma", 0, 1)
+        study.tell(trial, score)
+    assert set(importances(study, "val_accuracy")) == {"lr", "gamma"}
+
+
+@pytest.mark.parametrize("ending", ["", " (moved into the space)"])
+def test_the_legend_of_the_history_has_room(ending):
+    recipes = [name + ending for name in ("fine-tune everything", "train the head only")]
+    run = make_run(["COMPLETE", "COMPLETE", "PRUNED", "COMPLETE"], first=recipes)
+    with report_style():
+        canvas, _ = draw_history(run.trials.assign(score=run.trials["val_accuracy"]), "val_accuracy", 3)
+        canvas.draw_without_rendering()
+    legend = canvas.axes[0].get_legend()
+    assert set(recipes) <= {text.get_text() for text in legend.get_texts()}
+    assert legend.get_window_extent().x1 <= canvas.bbox.x1
+    assert canvas.axes[0].get_window_extent().width > 0.85 * canvas.bbox.width
 
 
 def _texts_with_places(figure: Figure):
