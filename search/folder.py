@@ -16,6 +16,7 @@ from trainable.errors import InputError
 from trainable.images import ImageSet
 from trainable.lock import take_lock
 from trainable.settings import TrialSettings
+from trainable.sources import SOURCES
 
 CONFIG, IMAGES, STUDY, SETTINGS, LOG = "config.yaml", "images.csv", "study.db", "settings.json", "run.log"
 
@@ -114,6 +115,9 @@ def read_settings(run: Path, number: int) -> TrialSettings:
 def _resolved(plan: Plan) -> dict[str, Any]:
     """The configuration with every default written out, and what was found: data, weights, versions."""
     tree = plan.config.resolved()
+    tree["data"]["source"] = [name if name in SOURCES else _absolute(name) for name in plan.config.data.source]
+    if tree["model"]["weights"] not in ("pretrained", "random"):
+        tree["model"]["weights"] = _absolute(tree["model"]["weights"])
     if "backbone" not in tree["space"]:
         tree["model"]["backbone"] = list(plan.backbones)
     tree["record"] = {
@@ -131,3 +135,8 @@ def _resolved(plan: Plan) -> dict[str, Any]:
         "versions": {"python": sys.version.split()[0], **{name: version(name) for name in _PACKAGES}},
     }
     return tree
+
+
+def _absolute(path: str) -> str:
+    """The same file from wherever the configuration is read."""
+    return str(Path(path).expanduser().resolve())

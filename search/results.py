@@ -23,9 +23,9 @@ class Run:
 
     folder: Path
     trials: pd.DataFrame
-    """A row a trial: trial, state, value, best_epoch, epochs, folds (that the metrics are means
-    of; only where there are any), first, the parameters, the metrics at the best epoch,
-    seconds, node, reason."""
+    """A row a trial: trial, state, value (the search's metric at the best epoch), best_epoch, epochs, folds (that the
+    metrics are means of; only where there are any), first, the parameters, the metrics at the best epoch, seconds,
+    node, reason."""
     curves: pd.DataFrame
     """A row a trial and epoch: trial, epoch, and the metrics; with folds, their means over the trial's whole folds."""
     parameters: tuple[str, ...]

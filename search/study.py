@@ -173,7 +173,7 @@ class Study:
                     **{p.key: trial.params[p.name] for p in self._space.sampled if p.name in trial.params},
                     "trial": trial.number,
                     "state": trial.state.name,
-                    "value": trial.value,
+                    "value": mean[best - 1][self._search.metric] if best else None,
                     "best_epoch": best or None,
                     "epochs": len(history),
                     **({"folds": mean[0]["fold"]} if mean and "fold" in mean[0] else {}),

@@ -106,7 +106,7 @@ class Verdict:
             return [
                 f"This is trial {self.trial}, which you asked for ({self.values}). Trained again for {self._epochs()}, "
                 f"it classifies {self.val} of the validation images correctly.",
-                "The sealed test images, if there are any, are kept for the best.",
+                "Sealed test images are kept for the best trial.",
                 *self._details(),
             ]
         return [self._quality(), self._worth(), *self._details()]

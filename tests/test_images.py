@@ -250,8 +250,8 @@ def test_a_folder_of_classes_is_split_by_content(tmp_path):
     assert 30 <= counts["val ants"] <= 50 and 12 <= counts["val bees"] <= 28  # 40 and 20, give or take
     assert 28 <= counts["test ants"] <= 52 and 12 <= counts["test bees"] <= 28
     assert images.notes == (
-        "test (sealed): 0.2 of each class's training images, set aside by their content",
-        "val: 0.25 of each class's training images, set aside by their content",
+        "test (sealed): about 0.2 of each class's training images, set aside by their content",
+        "val: about 0.25 of each class's training images, set aside by their content",
     )
 
 

@@ -47,6 +47,18 @@ def damaged(tmp_path, photos) -> list[Path]:
 # --- the bundle ---
 
 
+def test_what_was_exported_from_another_model_goes_and_others_can_read_it(lite0, tmp_path):
+    lite0.reset(0, seed=1)
+    for temperature, kept in ((0.5, False), (0.5, True), (0.6, False)):
+        exported = [tmp_path / "model.onnx", tmp_path / "model.pt2"]
+        for file in exported:
+            file.touch()
+        save_bundle(tmp_path, lite0, ["defective", "functional"], {"temperature": temperature})
+        assert [file.exists() for file in exported] == [kept, kept]
+    modes = {(tmp_path / name).stat().st_mode for name in ("model.safetensors", "model.yaml")}
+    assert len(modes) == 1
+
+
 def test_the_temperature_calibrates_probabilities_and_leaves_logits_alone(bundle, photos):
     cold = load_bundle(bundle)
     assert cold.temperature == 0.5

@@ -71,12 +71,14 @@ def test_the_tables_are_the_study(finished):
     assert len(kept) == len(trials) == 5
     for trial, row in zip(kept, trials.to_dict("records"), strict=True):
         assert (row["trial"], row["state"]) == (trial.number, trial.state.name)
-        assert row["value"] == trial.value
+        assert row["value"] == row["val_accuracy"]
+        if row["state"] == "COMPLETE":
+            assert row["value"] == pytest.approx(trial.value, abs=1e-8)
         assert row["epochs"] == len(trial.intermediate_values)
         assert {name: row[name] for name in trial.params} == trial.params
         assert (curves["trial"] == trial.number).sum() == len(trial.intermediate_values)
     assert (trials.loc[trials["state"] == "COMPLETE", "epochs"] == 3).all(), "what was stopped early is PRUNED"
-    best = trials[trials["state"] == "COMPLETE"].sort_values("value").iloc[-1]
+    best = trials[trials["state"] == "COMPLETE"].sort_values(["value", "val_loss"], ascending=[False, True]).iloc[0]
     assert study.best_trial.number == best["trial"]
 
 
@@ -276,7 +278,8 @@ def test_a_search_over_folds_that_was_killed_goes_on_as_if_it_had_not_been(tmp_p
     assert set(images["split"]) == {"train"}
     for trial, row in zip(resumed, trials.to_dict("records"), strict=True):
         own = curves[curves["trial"] == trial.number]
-        assert (row["value"], row["epochs"]) == (trial.value, len(own)) == (trial.value, len(trial.intermediate_values))
+        assert row["value"] == row["val_accuracy"]
+        assert row["epochs"] == len(own) == len(trial.intermediate_values)
         logits = np.load(cut / "trials" / f"{trial.number:05}" / "val_logits.npy")
         known = ~np.isnan(logits).any(1)
         assert known.sum() == len(trial.user_attrs["scores"])

@@ -17,6 +17,9 @@ from trainable.images import read_image
 from trainable.views import Preprocessing, plain_view
 
 WEIGHTS, DESCRIPTION = "model.safetensors", "model.yaml"
+
+EXPORTED = ("model.onnx", "model.pt2")
+"""What `search.export` writes beside them."""
 BATCH = 32
 """Images classified at once, where nothing else is said."""
 
@@ -107,14 +110,13 @@ class Bundle:
 
 
 def save_bundle(folder: Path, backbone: Backbone, classes: Sequence[str], facts: Mapping[str, Any]) -> None:
-    """Write the backbone's model as it is now.
+    """Write the backbone's model as it is now. What was exported from another one there goes.
 
     Args:
         facts: what else ``model.yaml`` should say: temperature (see `Bundle`), metrics, settings, digests.
     """
     folder.mkdir(parents=True, exist_ok=True)
     state = {name: tensor.contiguous().cpu() for name, tensor in backbone.model.state_dict().items()}
-    safetensors.torch.save_file(state, folder / WEIGHTS)
     description = {
         "backbone": backbone.name,
         "classes": list(classes),
@@ -124,7 +126,15 @@ def save_bundle(folder: Path, backbone: Backbone, classes: Sequence[str], facts:
         },
         **facts,
     }
-    (folder / DESCRIPTION).write_text(yaml.safe_dump(description, sort_keys=False, allow_unicode=True))
+    made = {
+        WEIGHTS: safetensors.torch.save(state),
+        DESCRIPTION: yaml.safe_dump(description, sort_keys=False, allow_unicode=True).encode(),
+    }
+    if any(not (folder / name).is_file() or (folder / name).read_bytes() != content for name, content in made.items()):
+        for name in EXPORTED:
+            (folder / name).unlink(missing_ok=True)
+    for name, content in made.items():
+        (folder / name).write_bytes(content)
 
 
 def load_bundle(folder: Path) -> Bundle:

@@ -32,7 +32,7 @@ def inspect(
     notes = [bullets("left out, since they cannot be decoded", broken)] if broken else []
     for split, share in (("test (sealed)", shares.test), ("val", shares.val)):
         if share:
-            notes.append(f"{split}: {share:.3g} of each class's training images, set aside by their content")
+            notes.append(f"{split}: about {share:.3g} of each class's training images, set aside by their content")
     return [*notes, *copies]
 
 

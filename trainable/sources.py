@@ -101,7 +101,8 @@ def _list_source(name: str, progress: Progress) -> Listing:
             f"no such folder, and no built-in source of this name.{meant} It must be a folder, a .zip, "
             f"or one of: {', '.join(SOURCES)}"
         )
-    return replace(list_folder(_local(path, progress)), source=str(path.absolute()))
+    path = path.resolve()
+    return replace(list_folder(_local(path, progress)), source=str(path))
 
 
 def _local(path: Path, progress: Progress) -> Path:
