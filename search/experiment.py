@@ -1,25 +1,21 @@
-"""Runs a study's trials on Ray Tune: starts or joins Ray, shares out its CPUs and GPUs, and ends when told to."""
+"""Runs a study's trials on Ray Tune, and ends when told to."""
 
-import logging
-import os
 import signal
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from pathlib import Path
 from types import FrameType
 from typing import Any
 
-import ray
 from ray import tune
 
-from search.config import ResourcesConfig, SearchConfig
+from search.cluster import environment
+from search.config import SearchConfig
 from search.executor import Execution, StudyScheduler, StudySearcher
 from search.progress import Progress
-from search.resources import Cluster, share_out
+from search.resources import Cluster
 from search.study import Proposal, Study
-from trainable.errors import InputError
 from trainable.settings import METRICS, TrialSettings
 from trainable.trial import ImageTrial
 
@@ -28,31 +24,11 @@ WORKER_RETRIES = 1
 _ENVIRONMENT = {
     "RAY_AIR_NEW_OUTPUT": "0",  # the new output prints 23 lines even when told to be quiet
     "RAY_CHDIR_TO_TRIAL_DIR": "0",
-    "RAY_preload_python_modules": "trainable.worker",  # while Tune makes an actor of it
-    "RAY_prestart_worker_first_driver": "0",  # such workers have not the environment that Tune asks for
-    "RAY_memory_monitor_refresh_ms": "0",  # its kills would end the whole experiment; the kernel's are tried again
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
     "TUNE_DISABLE_SIGINT_HANDLER": "1",
     "TUNE_GLOBAL_CHECKPOINT_S": "3600",  # the study is the state
     "TUNE_MAX_PENDING_TRIALS_PG": "1000",  # else the second worker starts when the first is up; the searcher limits
 }
-
-
-@contextmanager
-def ray_cluster(resources: ResourcesConfig, address: str | None, say: Callable[[str], None]) -> Iterator[Cluster]:
-    """Join the Ray cluster at ``address`` (or at $RAY_ADDRESS, or the one this process is in), or start one here.
-
-    Raises:
-        InputError: no Ray there, or it cannot hold a single trial.
-    """
-    joined = ray.is_initialized()
-    if not joined:
-        _start_ray(address, say)
-    try:
-        yield share_out(resources, ray.cluster_resources())
-    finally:
-        if not joined:
-            ray.shutdown()
 
 
 def run_experiment(
@@ -80,7 +56,11 @@ def run_experiment(
 
     execution = Execution(study, make_config, cluster.concurrency, stopper.notify)
     stopper.execution = execution
-    with tempfile.TemporaryDirectory(prefix="transfer-search-") as scratch, _environment(), stopper.signals():
+    with (
+        tempfile.TemporaryDirectory(prefix="transfer-search-") as scratch,
+        environment(_ENVIRONMENT),
+        stopper.signals(),
+    ):
         tuner = tune.Tuner(
             ImageTrial,
             tune_config=tune.TuneConfig(
@@ -163,32 +143,3 @@ class _Stopper(tune.Stopper):
         self.reason = reason
         if self.execution is not None:
             self.execution.stopping = True
-
-
-def _start_ray(address: str | None, say: Callable[[str], None]) -> None:
-    address = address or os.environ.get("RAY_ADDRESS") or "local"
-    options: dict[str, Any] = {}
-    if address == "local":
-        options = {"include_dashboard": True, "dashboard_host": "127.0.0.1"}
-    try:
-        with _environment():
-            context = ray.init(address, log_to_driver=False, logging_level=logging.ERROR, **options)
-    except (ConnectionError, ValueError, RuntimeError) as error:
-        raise InputError(
-            f"--address must be that of a running Ray cluster, or be left out to start one here; got {address}: {error}"
-        ) from error
-    if context.dashboard_url:
-        token = os.environ.get("RAY_AUTH_TOKEN_PATH", Path.home() / ".ray" / "auth_token")
-        say(f"Ray dashboard: http://{context.dashboard_url} (it asks for the token in {token})")
-
-
-@contextmanager
-def _environment() -> Iterator[None]:
-    before = {name: os.environ.get(name) for name in _ENVIRONMENT}
-    os.environ.update({name: value for name, value in _ENVIRONMENT.items() if before[name] is None})
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            if value is None:
-                os.environ.pop(name, None)

@@ -133,10 +133,12 @@ class _Trainer:
     def __enter__(self) -> "_Trainer":
         import ray
 
-        from search.experiment import WORKER_RETRIES, ray_cluster
+        from search.cluster import ray_cluster
+        from search.experiment import WORKER_RETRIES
         from trainable.repeat import train_for
 
-        self._cluster = self._stack.enter_context(ray_cluster(self._config.resources, self._address, self._say))
+        cluster = self._stack.enter_context(ray_cluster(self._address, self._say))
+        self._cluster = cluster(self._config.resources)
         cpus, gpus = self._cluster.cpus_per_trial, self._cluster.gpus_per_trial
         self._task = ray.remote(num_cpus=cpus, num_gpus=gpus, max_retries=WORKER_RETRIES)(train_for)
         return self

@@ -6,17 +6,19 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import yaml
 
 from search.config import Config
-from search.plan import Plan
 from trainable.errors import InputError
 from trainable.images import ImageSet
 from trainable.lock import take_lock
 from trainable.settings import TrialSettings
 from trainable.sources import SOURCES
+
+if TYPE_CHECKING:
+    from search.plan import Plan
 
 CONFIG, IMAGES, STUDY, SETTINGS, LOG = "config.yaml", "images.csv", "study.db", "settings.json", "run.log"
 
@@ -62,7 +64,7 @@ def trial_folder(run: Path, number: int) -> Path:
     return run / "trials" / f"{number:05}"
 
 
-def create_folder(folder: Path, plan: Plan) -> None:
+def create_folder(folder: Path, plan: "Plan") -> None:
     """Make the run's folder, with everything in it that the trials depend on.
 
     Raises:
@@ -112,7 +114,7 @@ def read_settings(run: Path, number: int) -> TrialSettings:
     return settings.model_copy(update={"images": run / IMAGES, "folder": file.parent})
 
 
-def _resolved(plan: Plan) -> dict[str, Any]:
+def _resolved(plan: "Plan") -> dict[str, Any]:
     """The configuration with every default written out, and what was found: data, weights, versions."""
     tree = plan.config.resolved()
     tree["data"]["source"] = [name if name in SOURCES else _absolute(name) for name in plan.config.data.source]

@@ -1,7 +1,7 @@
 """What will run, found out before it does: the images, the backbones and their stages, the space in numbers."""
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,7 @@ from trainable.backbone import Backbone, load_backbone
 from trainable.cache import cache_folder
 from trainable.errors import InputError
 from trainable.frozen import PRECISIONS, resolve_precision
-from trainable.images import ImageSet, find_images
+from trainable.images import ImageSet
 from trainable.memo import MEMO
 from trainable.model_zoo import WeightsUnavailableError
 from trainable.settings import MemoSettings, TrainSettings, TrialSettings
@@ -84,27 +84,12 @@ class Plan:
         return MemoSettings(folder=memo_folder(memo), budget=self.memo_budget, kept=kept, since=since)
 
 
-def make_plan(config: Config, say: Say) -> Plan:
-    """Find the images, load the backbones, number the space's freeze depths, and check that they fit together.
+def make_plan(config: Config, images: ImageSet, say: Say) -> Plan:
+    """Load the backbones, number the space's freeze depths, and check that all fits together.
 
     Raises:
         InputError: something that must hold does not.
     """
-    data = config.data
-    images = find_images(
-        data.source,
-        limit=data.limit,
-        test=data.test,
-        val=data.val if data.folds is None else None,
-        seed=config.search.seed,
-        skip_unreadable=data.skip_unreadable,
-        progress=say,
-    )
-    return plan_for(config, images, say)
-
-
-def plan_for(config: Config, images: ImageSet, say: Say) -> Plan:
-    """`make_plan` for images that were found already, as when a run is resumed."""
     notes = list(images.notes)
     folds = fold_sizes(config, images)
     backbones = _load_backbones(config, len(images.classes), notes)
@@ -117,6 +102,8 @@ def plan_for(config: Config, images: ImageSet, say: Say) -> Plan:
     _check_batch_sizes(config, space, len(images.split("train")) - max(folds, default=0))
     config = _with_precision(config)
     first = _first_trials(config, space, backbones, notes)
+    if len(first) >= config.search.trials:  # nothing is left for the sampler to learn
+        first = _longest_first(first[: config.search.trials], config.train, backbones)
     budget = config.memo.budget
     if budget is None:
         budget = default_budget(memo_folder(config.memo))
@@ -229,6 +216,19 @@ def _first_trials(
             raise InputError(f"{where}: {error}") from error
         found.append(FirstTrial(f"first {i + 1}", values))
     return tuple(found)
+
+
+def _longest_first(
+    first: Sequence[FirstTrial], train: TrainSettings, backbones: Mapping[str, Backbone]
+) -> tuple[FirstTrial, ...]:
+    """So that no long trial is left to run alone at the end."""
+
+    def open_flops(trial: FirstTrial) -> int:
+        backbone = backbones[trial.values.get("backbone", next(iter(backbones)))]
+        depth = backbone.depth(trial.values.get("freeze_depth", train.freeze_depth))
+        return sum(stage.flops for stage in backbone.stages[depth:])
+
+    return tuple(sorted(first, key=open_flops, reverse=True))
 
 
 def _recipes(space: Space, name: str, backbones: Mapping[str, Backbone], notes: list[str]) -> tuple[FirstTrial, ...]:

@@ -21,9 +21,11 @@ from search.guard import guard
 from trainable.errors import InputError
 
 if TYPE_CHECKING:
+    from search.cluster import Started
     from search.journal import Journal
     from search.plan import Plan
     from search.study import Proposal
+    from trainable.images import ImageSet
     from trainable.settings import TrialSettings
 
 
@@ -31,7 +33,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; the exit code is 0, 2 for a mistake of the user's, 130 where the user interrupted, or 141
     where nobody reads the output any more."""
     options = _parser().parse_args(arguments)
-    return guard(lambda: _run(options), options.debug)
+
+    def run() -> int:
+        with ExitStack() as stack:  # what is wrong is told before Ray, which starts meanwhile, has been ended
+            return guard(lambda: _run(options, stack), options.debug)
+
+    return guard(run, options.debug)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -58,38 +65,61 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _run(options: argparse.Namespace) -> int:
+def _run(options: argparse.Namespace, stack: ExitStack) -> int:
     folder, config = _read(options)
     from search.folder import LOG, create_folder, holding, load_images
     from search.journal import Journal
-    from search.plan import make_plan, plan_for
 
     say = Journal()
     if options.resume:
         with holding(folder):  # said now, not after the plan was made
-            pass
-        plan = plan_for(config, load_images(folder), say)
+            images = load_images(folder)
     else:
-        plan = make_plan(config, say)
-        say(f"data: {plan.images}")
-    for note in plan.notes:
-        say(f"note: {note}")
+        images = _find_images(config, say)
+        say(f"data: {images}")
     if options.plan:
         from search.outline import outline
 
-        say(outline(plan))
+        say(outline(_plan(config, images, say)))
         return 0
+    from search.cluster import ray_cluster
+
+    cluster = stack.enter_context(ray_cluster(options.address, say))
+    plan = _plan(config, images, say)  # imports torch, while Ray starts
     if not options.resume:
         create_folder(folder, plan)
     with holding(folder):
         say.open(folder / LOG)
-        with ExitStack() as stack:  # the report trains the finalists on the same Ray
-            reason = _search(folder, plan, options, say, stack)
-            say(f"search ended: {reason}")
-            if reason == "interrupted":
-                say(f"To go on: python -m search.run --resume {folder}")
-                return 130
-            return 0 if options.no_report else _report(folder, say, options.address)
+        reason = _search(folder, plan, options, say, cluster)
+        say(f"search ended: {reason}")
+        if reason == "interrupted":
+            say(f"To go on: python -m search.run --resume {folder}")
+            return 130
+        return 0 if options.no_report else _report(folder, say, options.address)
+
+
+def _find_images(config: Config, say: "Journal") -> "ImageSet":
+    from trainable.images import find_images
+
+    data = config.data
+    return find_images(
+        data.source,
+        limit=data.limit,
+        test=data.test,
+        val=data.val if data.folds is None else None,
+        seed=config.search.seed,
+        skip_unreadable=data.skip_unreadable,
+        progress=say,
+    )
+
+
+def _plan(config: Config, images: "ImageSet", say: "Journal") -> "Plan":
+    from search.plan import make_plan
+
+    plan = make_plan(config, images, say)
+    for note in plan.notes:
+        say(f"note: {note}")
+    return plan
 
 
 def _report(folder: Path, say: "Journal", address: str | None) -> int:
@@ -138,9 +168,9 @@ def _seconds(text: str) -> float:
         raise InputError(f"--time-budget {error}") from error
 
 
-def _search(folder: Path, plan: "Plan", options: argparse.Namespace, say: "Journal", stack: ExitStack) -> str:
-    """Run the trials; why the search ended, in words. Ray stays up until the stack is closed."""
-    from search.experiment import ray_cluster, run_experiment
+def _search(folder: Path, plan: "Plan", options: argparse.Namespace, say: "Journal", started: "Started") -> str:
+    """Run the trials; why the search ended, in words."""
+    from search.experiment import run_experiment
     from search.folder import CONFIG, IMAGES, study_address, trial_folder, write_settings
     from search.progress import Progress
     from search.results import write_tables
@@ -151,9 +181,9 @@ def _search(folder: Path, plan: "Plan", options: argparse.Namespace, say: "Journ
     stored = open_study(*study_address(folder, plan.config), search.metric, resume=options.resume is not None)
     folds = plan.config.data.folds
     study = Study(stored, plan.space, search, plan.first, plan.config.train.epochs if folds else None)
+    cluster = started(plan.config.resources)
     if study.finished:
         return "all trials are done"
-    cluster = stack.enter_context(ray_cluster(plan.config.resources, options.address, say))
     say(f"running {search.trials} trials, {cluster.concurrency} at a time; results go to {folder}")
     progress = Progress(search.trials, search.metric, study.counts(), note=say.note, folds=folds)
     began = (folder / CONFIG).stat().st_mtime

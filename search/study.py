@@ -220,8 +220,8 @@ class Study:
         """Queue a configuration where the next one is not the sampler's to choose."""
         if self.study.get_trials(deepcopy=False, states=(TrialState.WAITING,)):
             return  # a crash came between queueing and asking
-        if self.asked < len(self._first):
-            first = self._first[self.asked]
+        proposed = {t.user_attrs.get("first") for t in self.study.get_trials(deepcopy=False)}
+        if first := next((first for first in self._first if first.name not in proposed), None):
             self.study.enqueue_trial(self._space.params(first.values), user_attrs={"first": first.name})
         elif self._search.sampler.name == "grid":
             point = next((p for p in grid(self._space, self._search) if _frozenset(p) not in seen), None)

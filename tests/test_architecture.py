@@ -65,7 +65,7 @@ print("loaded:", sorted({{name.split(".")[0] for name in sys.modules}} & {HEAVY!
 
 
 def test_what_rays_workers_import_at_their_start_is_there_and_brings_what_a_trial_needs():
-    from search.experiment import _ENVIRONMENT
+    from search.cluster import _ENVIRONMENT
 
     script = f"import sys, {_ENVIRONMENT['RAY_preload_python_modules']}; print('trainable.trial' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, cwd=ROOT, check=True)

@@ -103,6 +103,15 @@ def test_the_plan_says_what_would_run(photos, tmp_path, capsys):
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.parametrize("trials, order", [("4", ["first 1", "first 2", "first 3"]), ("3", ["first 2", "first 3", "first 1"]),
+                                           ("2", ["first 2", "first 1"])])  # fmt: skip
+def test_where_nothing_is_left_to_the_sampler_the_longest_trials_come_first(trials, order, photos, capsys):
+    depths = "search.first=[{freeze_depth: all}, {freeze_depth: 0, lr: 0.01}, {freeze_depth: 0, lr: 0.02}]"
+    space = ["--set", "space.freeze_depth={low: 0, high: all}", "--set", depths, "--trials", trials]
+    assert run([*QUICK, "--data", str(photos), *space, "--plan"]) == 0
+    assert re.findall(r"first \d", capsys.readouterr().out) == order
+
+
 def test_the_plan_says_the_folds_and_keeps_what_they_need(photos, capsys):
     assert run([*QUICK, "--data", str(photos), "--set", "data.folds=5", "--plan"]) == 0
     said = capsys.readouterr().out

@@ -129,6 +129,23 @@ def test_first_trials_come_first_and_run_in_full(tmp_path):
     assert all(t.state == TrialState.COMPLETE for t in trials[:2])
 
 
+def test_of_equal_first_trials_one_is_run(tmp_path):
+    values = {"freeze_depth": 9, "lr": 0.01}
+    first = (FirstTrial("one", values), FirstTrial("same", values), FirstTrial("other", {**values, "lr": 0.02}))
+    study = new_study(tmp_path, SearchConfig(trials=2), first=first)
+    run(study)
+    assert [t["first"] for t in study.tables()[0]] == ["one", "other"]
+
+
+def test_first_trials_may_come_in_another_order_when_a_search_is_resumed(tmp_path):
+    first = tuple(FirstTrial(f"first {i}", {"freeze_depth": i, "lr": 0.01}) for i in range(4))
+    run(new_study(tmp_path, SearchConfig(trials=4), first=first), stop_after=2)
+    after = new_study(tmp_path, SearchConfig(trials=6), first=first[::-1], resume=True)
+    run(after)
+    names = [t["first"] for t in after.tables()[0]]
+    assert names == ["first 0", "first 1", "first 3", "first 2", None, None]
+
+
 def test_the_best_trial_is_optunas_and_ties_go_to_the_lower_loss(tmp_path):
     study = new_study(tmp_path, SearchConfig(trials=3, pruner=PrunerConfig(name="none")))
     for loss in (0.6, 0.2, 0.4):

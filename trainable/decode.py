@@ -6,24 +6,29 @@ import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from trainable.errors import InputError
 
+if TYPE_CHECKING:
+    import torch
+
 FORMATS = ("JPEG", "PNG", "PPM", "BMP", "TIFF", "WEBP", "GIF")
 """What is read, whatever a file's extension says. Not EPS and its like, for which Pillow starts other programs."""
 
 
-def read_image(path: Path) -> torch.Tensor:
+def read_image(path: Path) -> "torch.Tensor":
     """Reads one image as RGB, uint8 [3, H, W], turned upright as its EXIF orientation says.
 
     Transparency is laid over white; of an animation the first frame is read; 16-bit values keep their upper 8 bits;
     floating-point values must lie in 0–1 or 0–255. Raises InputError for a file that cannot be decoded completely.
     """
+    import torch  # a data set is checked without it, before it is imported
+
     try:
         pixels = _decode(path)
     except InputError as error:
@@ -31,7 +36,7 @@ def read_image(path: Path) -> torch.Tensor:
     return torch.from_numpy(pixels).permute(2, 0, 1).contiguous()
 
 
-def read_same_image(path: Path, digest: str) -> torch.Tensor:
+def read_same_image(path: Path, digest: str) -> "torch.Tensor":
     """`read_image` of an image that was checked before. Raises InputError where it is another one now."""
     image = read_image(path)
     if _digest(image.permute(1, 2, 0).numpy()) != digest:

@@ -1,0 +1,76 @@
+"""Ray, joined or started here; it takes seconds to start, in which its caller goes on with other work."""
+
+import logging
+import os
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor, wait
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import ray
+
+from search.config import ResourcesConfig
+from search.resources import Cluster, share_out
+from trainable.errors import InputError
+
+_ENVIRONMENT = {
+    "RAY_preload_python_modules": "trainable.worker",  # while Tune makes an actor of it
+    "RAY_prestart_worker_first_driver": "0",  # such workers have not the environment that Tune asks for
+    "RAY_memory_monitor_refresh_ms": "0",  # its kills would end the whole experiment; the kernel's are tried again
+}
+
+Started = Callable[[ResourcesConfig], Cluster]
+"""Waits until Ray is up, and says what each trial is given of it; raises `InputError` where there is no Ray, or where
+it cannot hold a single trial."""
+
+
+@contextmanager
+def ray_cluster(address: str | None, say: Callable[[str], None]) -> Iterator[Started]:
+    """Join the Ray cluster at ``address`` (or at $RAY_ADDRESS, or the one this process is in), or start one here."""
+    if ray.is_initialized():
+        yield lambda resources: share_out(resources, ray.cluster_resources())
+        return
+    with ThreadPoolExecutor(1, "ray") as thread:
+        start = thread.submit(_start, address)
+
+        def cluster(resources: ResourcesConfig) -> Cluster:
+            dashboard = start.result()
+            if dashboard:
+                token = os.environ.get("RAY_AUTH_TOKEN_PATH", Path.home() / ".ray" / "auth_token")
+                say(f"Ray dashboard: http://{dashboard} (it asks for the token in {token})")
+            return share_out(resources, ray.cluster_resources())
+
+        try:
+            yield cluster
+        finally:
+            wait([start])
+            ray.shutdown()
+
+
+def _start(address: str | None) -> str | None:
+    """The dashboard's address, if there is one."""
+    address = address or os.environ.get("RAY_ADDRESS") or "local"
+    options: dict[str, Any] = {}
+    if address == "local":
+        options = {"include_dashboard": True, "dashboard_host": "127.0.0.1"}
+    try:
+        with environment(_ENVIRONMENT):
+            context = ray.init(address, log_to_driver=False, logging_level=logging.ERROR, **options)
+    except (ConnectionError, ValueError, RuntimeError) as error:
+        raise InputError(
+            f"--address must be that of a running Ray cluster, or be left out to start one here; got {address}: {error}"
+        ) from error
+    return context.dashboard_url
+
+
+@contextmanager
+def environment(variables: Mapping[str, str]) -> Iterator[None]:
+    """These environment variables, as far as the user has not set them."""
+    unset = {name: value for name, value in variables.items() if name not in os.environ}
+    os.environ.update(unset)
+    try:
+        yield
+    finally:
+        for name in unset:
+            os.environ.pop(name, None)
