@@ -9,6 +9,7 @@ import torch
 from timm.layers.conv2d_same import Conv2dSame
 from torch import nn
 
+from trainable import convolutions
 from trainable.convolutions import Depthwise5x5Conv2d, SamePadConv2d, speed_up_convolutions
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -24,6 +25,55 @@ def test_same_padding_gives_the_same_bits(size, groups) -> None:
         quick.__class__ = SamePadConv2d
         x = torch.randn(3, 8, size, size).to(memory_format=torch.channels_last)
         assert torch.equal(plain(x), quick(x)), (kernel, stride, dilation)
+
+
+@pytest.mark.parametrize("kernel", [3, 5])
+@pytest.mark.parametrize("batch", [1, 5])
+@pytest.mark.parametrize("height, width", [(2, 2), (8, 8), (7, 7), (8, 13), (4, 30)])
+def test_same_padding_gives_the_same_gradients(kernel, batch, height, width, monkeypatch) -> None:
+    monkeypatch.setattr(convolutions, "_CACHED", 1500)  # one, two or all images at a time
+    torch.manual_seed(0)
+    plain = Conv2dSame(8, 8, kernel, 2, groups=8, bias=False).to(memory_format=torch.channels_last)
+    quick = copy.deepcopy(plain)
+    quick.__class__ = SamePadConv2d
+    x = torch.randn(batch, 8, height, width, requires_grad=True)
+    expected_y, y = plain(x), quick(x)
+    assert torch.equal(y, expected_y)
+    factors = torch.randn_like(y)  # else a gradient would be the same turned round
+    expected = torch.autograd.grad((expected_y * factors).sum(), (x, plain.weight))
+    found = torch.autograd.grad((y * factors).sum(), (x, quick.weight))
+    torch.testing.assert_close(found, expected)
+    (of_weight,) = torch.autograd.grad((quick(x.detach()) * factors).sum(), quick.weight)
+    assert torch.equal(of_weight, found[1])
+    quick.requires_grad_(False)
+    (of_x,) = torch.autograd.grad((quick(x) * factors).sum(), x)
+    torch.testing.assert_close(of_x, expected[0])
+
+
+@pytest.mark.parametrize(
+    "changed", [{"stride": 3}, {"dilation": 2}, {"bias": True}, {"groups": 4}, {"out": 16}], ids=str
+)
+def test_other_convolutions_of_same_padding_have_the_same_gradients(changed) -> None:
+    torch.manual_seed(0)
+    options = {"out": 8, "stride": 2, "groups": 8, "bias": False, **changed}
+    plain = Conv2dSame(8, options.pop("out"), 3, **options).to(memory_format=torch.channels_last)
+    quick = copy.deepcopy(plain)
+    quick.__class__ = SamePadConv2d
+    x = torch.randn(2, 8, 8, 8, requires_grad=True)
+    expected = torch.autograd.grad(plain(x).square().sum(), (x, plain.weight))
+    found = torch.autograd.grad(quick(x).square().sum(), (x, quick.weight))
+    torch.testing.assert_close(found, expected)
+
+
+@pytest.mark.parametrize("trained", [False, True])
+def test_outputs_of_same_padding_lie_in_memory_as_before(trained) -> None:
+    """On this the speed of the BatchNorm after it rests, and its roundings."""
+    plain = Conv2dSame(8, 8, 3, 2, groups=8, bias=False).to(memory_format=torch.channels_last).requires_grad_(trained)
+    quick = copy.deepcopy(plain)
+    quick.__class__ = SamePadConv2d
+    x = torch.randn(2, 8, 8, 8).to(memory_format=torch.channels_last)
+    assert quick(x).stride() == plain(x).stride()
+    assert torch.equal(quick(x).relu_(), plain(x).relu_())
 
 
 @pytest.mark.parametrize("batch", [4, 32])
