@@ -10,12 +10,15 @@ import trainable.frozen
 import trainable.memo
 from trainable.backbone import load_backbone
 from trainable.blocks import BlockStore, Shelf
-from trainable.frozen import CANONICAL_BATCH, FrozenPass
+from trainable.frozen import CANONICAL_BATCH, FrozenPass, resolve_precision
 from trainable.images import ImageSet, Record
 from trainable.memo import Memo, main
 from trainable.settings import MemoSettings, TrainSettings
 
 pytestmark = pytest.mark.usefixtures("one_thread")
+
+PRECISIONS = sorted({"fp32", resolve_precision("auto", torch.device("cpu"))})
+"""Without instructions for bf16 a CPU takes minutes to compute whole networks in it: see test_exactness.py for small ones."""
 
 DEPTHS = (0, 5, 12, 18)
 KEPT = (0, 4, 12, 18)
@@ -33,7 +36,7 @@ def records(cells) -> tuple[Record, ...]:
     return records
 
 
-@pytest.fixture(scope="module", params=["fp32", "bf16"])
+@pytest.fixture(scope="module", params=PRECISIONS)
 def frozen(request, lite0) -> FrozenPass:
     return frozen_pass(lite0, request.param)
 
