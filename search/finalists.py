@@ -6,7 +6,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean, stdev
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import pandas as pd
 
@@ -65,7 +65,7 @@ def train_finalists(
     """Train each finalist up to ``report.seeds`` times on Ray, the cheapest first, and keep what came of it in
     ``finalists.csv`` (`COLUMNS`), a row a training. Rows that are there already stay.
 
-    A finalist that cannot win any more (`hopeless`) is not trained further.
+    A finalist that cannot win any more (`hopeless`) is not trained further; so whoever wins has been through all seeds.
     """
     table = _known(run.folder / FINALISTS)
     queue = [
@@ -78,20 +78,57 @@ def train_finalists(
     def worth_it(finalist: Finalist) -> bool:
         return not hopeless(table, finalist, config.report.seeds, run.score(finalist.trial), run.metric)
 
+    def keep(row: dict[str, object]) -> None:
+        nonlocal table
+        new = pd.DataFrame([row], columns=COLUMNS)
+        table = new if table.empty else pd.concat([table, new], ignore_index=True)
+        write_table(table, run.folder / FINALISTS)
+
     if any(worth_it(finalist) for finalist, _ in queue):
-        say(f"{len(finalists)} finalists are trained again with other seeds, to tell skill from luck")
-        with _Trainer(run, config, address, say) as trainer:
-            while queue or trainer.busy:
-                while queue and trainer.has_room:
-                    finalist, repetition = queue.pop(0)
-                    if worth_it(finalist):
-                        trainer.start(finalist, repetition)
-                if trainer.busy:
-                    row = pd.DataFrame([trainer.wait()], columns=COLUMNS)
-                    table = row if table.empty else pd.concat([table, row], ignore_index=True)
-                    write_table(table, run.folder / FINALISTS)
+        say(f"up to {len(finalists)} finalists are trained again with other seeds, to tell skill from luck")
+        with _RayTrainer(run, config, address, say) as trainer:
+            race(queue, trainer, worth_it, keep)
     wanted = {(finalist.trial, finalist.epochs) for finalist in finalists}
     return table[[pair in wanted for pair in zip(table["trial"], table["epochs"], strict=True)]].reset_index(drop=True)
+
+
+def race(
+    queue: list[tuple[Finalist, int]],
+    trainer: "Trainer",
+    worth_it: Callable[[Finalist], bool],
+    keep: Callable[[dict[str, object]], None],
+) -> None:
+    """Train what is in the queue, in its order, as far as it is worth it.
+
+    What is not worth it stays in the queue: a seed of the same finalist that is still being trained may change that.
+
+    Args:
+        queue: finalists, and which repetition of each.
+        keep: is given the row of each training that has ended.
+    """
+    while True:
+        while trainer.has_room and (chosen := next((one for one in queue if worth_it(one[0])), None)):
+            queue.remove(chosen)
+            trainer.start(*chosen)
+        if not trainer.busy:
+            return
+        keep(trainer.wait())
+
+
+class Trainer(Protocol):
+    """Trains finalists, some at a time."""
+
+    @property
+    def busy(self) -> bool: ...
+
+    @property
+    def has_room(self) -> bool: ...
+
+    def start(self, finalist: Finalist, repetition: int) -> None: ...
+
+    def wait(self) -> dict[str, object]:
+        """The row of the next one that ends."""
+        ...
 
 
 def hopeless(table: pd.DataFrame, finalist: Finalist, seeds: int, in_search: float, metric: str) -> bool:
@@ -122,7 +159,7 @@ def repeated(run: Path, number: int, repetition: int) -> TrialSettings:
     return settings.model_copy(update={"train": train, "folder": None})
 
 
-class _Trainer:
+class _RayTrainer:
     """Trains finalists on Ray, as many at a time as trials of the search."""
 
     def __init__(self, run: Run, config: Config, address: str | None, say: Callable[[str], None]) -> None:
@@ -130,7 +167,7 @@ class _Trainer:
         self._waiting: dict[Any, tuple[Finalist, TrialSettings]] = {}
         self._stack = ExitStack()
 
-    def __enter__(self) -> "_Trainer":
+    def __enter__(self) -> "_RayTrainer":
         import ray
 
         from search.cluster import ray_cluster

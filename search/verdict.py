@@ -204,7 +204,7 @@ class Verdict:
         if not others:
             return f"{said}, the best by more than one standard error ({choice.error:.4f})."
         tie = f"{', '.join(others)} {'are' if len(others) > 1 else 'is'} within one standard error ({choice.error:.4f})"
-        return f"{said}; {tie} of the best mean, {choice.best_mean:.4f}, too, and it is the cheapest to train of them."
+        return f"{said}; {tie} of the best mean, {choice.best_mean:.4f}, too, but dearer to train."
 
     def _opened(self) -> list[str]:
         if len(self.openings) < 2:

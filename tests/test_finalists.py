@@ -3,7 +3,7 @@
 import pandas as pd
 import pytest
 
-from search.finalists import Finalist, hopeless
+from search.finalists import Finalist, hopeless, race
 
 EXPENSIVE = Finalist(0, "fine-tune everything", 10, 1e12)
 
@@ -37,3 +37,46 @@ def test_of_losses_the_lowest_leads() -> None:
     table = pd.DataFrame({"trial": [7, 7], "score": [0.2, 0.3]})
     assert hopeless(table, EXPENSIVE, 2, 0.21, "val_loss")
     assert not hopeless(table, EXPENSIVE, 2, 0.19, "val_loss")
+
+
+class Lanes:
+    """Trains two at a time; the one that was started first ends first."""
+
+    def __init__(self, scores: dict[int, list[float]]) -> None:
+        self.scores, self.running = scores, []
+
+    @property
+    def busy(self) -> bool:
+        return bool(self.running)
+
+    @property
+    def has_room(self) -> bool:
+        return len(self.running) < 2
+
+    def start(self, finalist: Finalist, repetition: int) -> None:
+        self.running.append({"trial": finalist.trial, "score": self.scores[finalist.trial][repetition - 1]})
+
+    def wait(self) -> dict:
+        return self.running.pop(0)
+
+
+@pytest.mark.parametrize(
+    ("costliest", "seeds"),
+    [([0.91, 0.86, 0.95], 3), ([0.70, 0.99, 0.99], 1)],
+    ids=["its first seed is the best so far", "its first seed is not"],
+)
+def test_who_could_win_after_all_is_trained_with_all_seeds(costliest, seeds) -> None:
+    """The second ends while the costliest one's first seed is being trained, and its score in the search is then too low
+    for another seed to begin; what that first seed gives is news."""
+    scores = {1: [0.82, 0.86, 0.86], 3: [0.86, 0.86, 0.91], 4: costliest}
+    in_search = {1: 0.86, 3: 0.88, 4: 0.87}
+    rows: list[dict] = []
+
+    def worth_it(finalist: Finalist) -> bool:
+        table = pd.DataFrame(rows, columns=["trial", "score"])
+        return not hopeless(table, finalist, 3, in_search[finalist.trial], "val_accuracy")
+
+    finalists = [Finalist(trial, f"trial {trial}", 2, float(trial)) for trial in scores]
+    race([(one, seed) for one in finalists for seed in (1, 2, 3)], Lanes(scores), worth_it, rows.append)
+    trained = pd.DataFrame(rows)["trial"].value_counts()
+    assert trained.to_dict() == {1: 3, 3: 3, 4: seeds}
