@@ -42,8 +42,13 @@ def _report(options: argparse.Namespace) -> int:
 
     if not (options.run / CONFIG).is_file():
         raise InputError(f"RUN must be the folder of a run, with a {CONFIG} in it; got {options.run}")
+    say = Journal(options.run / LOG)
     with holding(options.run):
-        return make_report(options.run, options.trial, Journal(options.run / LOG), options.address, options.set)
+        try:
+            return make_report(options.run, options.trial, say, options.address, options.set)
+        except KeyboardInterrupt:
+            say("\ninterrupted; the same command goes on")
+            raise
 
 
 def make_report(

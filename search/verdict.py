@@ -113,6 +113,8 @@ class Verdict:
 
     def _quality(self) -> str:
         guess = f"always answering “{self.baseline.answer}” would be right in {self.baseline.accuracy:.1%}"
+        if self.honest <= self.baseline.accuracy:
+            guess += ", so it is not yet of use"
         use = f"Use trial {self.trial} ({self.values}, {self._epochs()})"
         if self.test is not None:
             return (
@@ -135,12 +137,19 @@ class Verdict:
         better = [one for one in self.comparisons if one.chance < _SIGNIFICANT and one.difference > 0]
         judged = f"on the same {self.comparisons[0].images:,} {_IMAGES[self.comparisons[0].split]}"
         each = "; ".join(_describe(one) for one in self.comparisons)
+        worse = [one for one in self.comparisons if one.chance < _SIGNIFICANT and one.difference < 0]
+        if worse:
+            winners = " and ".join(f"“{one.name}”" for one in worse)
+            return f"The search was not worth it, {winners} did better: {judged} the chosen trial is {each}."
         if len(better) == len(self.comparisons):
             return f"The search was worth it: {judged} it is {each}. That is more than chance."
         if better:
             beaten = " and ".join(f"“{one.name}”" for one in better)
             return f"The search beat the tutorial's recipe {beaten}, but not both for certain: {judged} it is {each}."
-        return f"Whether the search bought anything over the tutorial's recipes cannot be told: {judged} it is {each}."
+        return (
+            f"Whether the search bought anything over the tutorial's recipes cannot be told: {judged} it is {each}. "
+            f"What decides is the test, which takes p < {_SIGNIFICANT:g}; on few images such an interval is too narrow."
+        )
 
     def _details(self) -> list[str]:
         said = []

@@ -350,7 +350,7 @@ def test_all_problems_are_told_at_once(tmp_path):
             f"{top}/val/ants/again.tiff (val)"
         ),
         (
-            "cannot be decoded (data.skip_unreadable: true would leave them out):\n"
+            "cannot be decoded (--set data.skip_unreadable=true would leave them out):\n"
             f"      - {top}/train/ants/empty.jpg: the file is empty (0 bytes)\n"
             f"      - {top}/train/ants/text.jpg: no image of a kind"
         ),

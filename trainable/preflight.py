@@ -26,7 +26,7 @@ def inspect(
     shared, copies = _repeated(files, digests)
     problems = [*listing.problems, *_too_few(listing, files, digests, shares), *shared]
     if broken and not skip_unreadable:
-        problems.append(bullets("cannot be decoded (data.skip_unreadable: true would leave them out)", broken))
+        problems.append(bullets("cannot be decoded (--set data.skip_unreadable=true would leave them out)", broken))
     if problems:
         raise InputError(bullets(f"the images of {listing.source} cannot be used as they are", problems))
     notes = [bullets("left out, since they cannot be decoded", broken)] if broken else []

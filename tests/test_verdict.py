@@ -1,0 +1,83 @@
+"""What the report says, in words."""
+
+import dataclasses
+
+import pytest
+
+from search.calibration import Calibration
+from search.choice import Choice
+from search.comparison import Comparison
+from search.estimate import Estimate
+from search.verdict import Baseline, Verdict, wilson
+
+HEAD = Comparison("train the head only", 1, "test", 150, 0.05, 0.01, 0.09, 0.02)
+ALL = Comparison("fine-tune everything", 0, "test", 150, 0.03, -0.02, 0.08, 0.3)
+
+VERDICT = Verdict(
+    trial=7, asked_for=False, values="freeze_depth 9, lr 0.002", epochs=3, metric="val_accuracy", value=0.9,
+    candidates=30, val=wilson(90, 100), test=wilson(120, 150), estimate=Estimate(0.85, 0.78, 0.9),
+    baseline=Baseline("bees", 0.6), choice=Choice(7, (7,), 7, 0.9, 0.9, 0.01),
+    names={7: "trial 7", 1: "train the head only", 0: "fine-tune everything"}, passed_over=["fine-tune everything"],
+    seeds=3, comparisons=[ALL, HEAD], recipe="", calibration=Calibration(1.0, 0.05, 0.05, "test"), openings=[],
+    same_curve=True, precision="fp32", retrained_on="train", folds=None,
+)  # fmt: skip
+
+
+def said(**changed) -> str:
+    return "\n".join(dataclasses.replace(VERDICT, **changed).sentences())
+
+
+def test_the_first_sentence_is_what_to_use_and_what_to_expect() -> None:
+    assert said().startswith(
+        "Use trial 7 (freeze_depth 9, lr 0.002, 3 epochs): it classifies 80.0% (120 of 150; 95 % interval 72.9% to "
+        "85.6%) of the sealed test images correctly."
+    )
+    assert "expect it to classify 85.0% (95 % interval 78.0% to 90.0%) of new images correctly" in said(test=None)
+
+
+@pytest.mark.parametrize(
+    ("answer", "test", "of_use"),
+    [(0.6, wilson(120, 150), True), (0.8, wilson(120, 150), False), (0.84, None, True), (0.9, None, False)],
+)
+def test_a_model_no_better_than_a_constant_answer_is_called_that(answer, test, of_use) -> None:
+    found = said(baseline=Baseline("bees", answer), test=test)
+    assert f"always answering “bees” would be right in {answer:.1%}" in found
+    assert ("so it is not yet of use" in found) is not of_use
+
+
+@pytest.mark.parametrize(
+    ("comparisons", "worth"),
+    [
+        ([HEAD], "The search was worth it: "),
+        ([ALL, HEAD], "The search beat the tutorial's recipe “train the head only”, but not both for certain: "),
+        ([ALL], "Whether the search bought anything over the tutorial's recipes cannot be told: "),
+        (
+            [dataclasses.replace(HEAD, difference=-0.05)],
+            "The search was not worth it, “train the head only” did better: ",
+        ),
+        ([], "There is none of the tutorial's recipes to compare with"),
+    ],
+)
+def test_whether_the_search_was_worth_it(comparisons, worth) -> None:
+    assert worth in said(comparisons=comparisons)
+
+
+def test_the_test_decides_and_not_the_interval() -> None:
+    """Of 10 images the bootstrap's interval can leave out 0 where McNemar's exact test sees nothing."""
+    few = dataclasses.replace(ALL, images=10, difference=0.4, low=0.1, high=0.7, chance=0.12)
+    assert "What decides is the test, which takes p < 0.05; on few images such an interval is too narrow." in said(
+        comparisons=[few]
+    )
+
+
+def test_the_finalists_are_told_by_name() -> None:
+    assert (
+        "2 finalists were trained again with up to 3 other seeds, as long as they could win. Not trained again, being "
+        "costlier than the best of these and not better by a standard error even in the search: fine-tune everything. "
+        "Trial 7 reached a mean validation accuracy of 0.9000, the best by more than one standard error (0.0100)."
+    ) in said()
+    tied = Choice(7, (7, 1), 1, 0.9, 0.905, 0.01)
+    assert (
+        "Trial 7 reached a mean validation accuracy of 0.9000; train the head only is within one standard error (0.0100) "
+        "of the best mean, 0.9050, too, but dearer to train."
+    ) in said(choice=tied)
