@@ -82,7 +82,7 @@ def test_a_cpu_keeps_none() -> None:
 def test_activations_are_the_same_bit_for_bit(room, one_thread, pictures, lite0, tmp_path, depth) -> None:
     records = ImageSet.load(pictures).split("train")
     order = torch.randperm(len(records), generator=torch.Generator().manual_seed(1)).tolist()
-    frozen = FrozenPass(lite0, TrainSettings(augmentation="crop", precision="bf16"), 0, CPU)
+    frozen = FrozenPass(lite0, TrainSettings(augmentation="crop", precision="auto"), 0, CPU)
 
     def given() -> list[torch.Tensor]:
         memo = Memo(frozen, lite0.depth(depth), MemoSettings(folder=tmp_path, budget=2**30, kept=(0, 6, 18)))
