@@ -22,8 +22,10 @@ from trainable.errors import InputError
 
 if TYPE_CHECKING:
     from search.cluster import Started
+    from search.config import ResourcesConfig
     from search.journal import Journal
     from search.plan import Plan
+    from search.resources import Cluster
     from search.study import Proposal
     from trainable.images import ImageSet
     from trainable.settings import TrialSettings
@@ -84,13 +86,19 @@ def _run(options: argparse.Namespace, stack: ExitStack) -> int:
         return 0
     from search.cluster import ray_cluster
 
-    cluster = stack.enter_context(ray_cluster(options.address, say))
-    plan = _plan(config, images, say)  # imports torch, while Ray starts
+    cluster = ray_cluster(options.address, say)
+
+    def start_if_needed(resources: "ResourcesConfig") -> "Cluster":
+        return stack.enter_context(cluster)(resources)
+
+    # Beside the plan, which imports torch; but a run that is resumed may be done.
+    started = start_if_needed if options.resume else stack.enter_context(cluster)
+    plan = _plan(config, images, say)
     if not options.resume:
         create_folder(folder, plan)
     with holding(folder):
         say.open(folder / LOG)
-        reason = _search(folder, plan, options, say, cluster)
+        reason = _search(folder, plan, options, say, started)
         say(f"search ended: {reason}")
         if reason == "interrupted":
             say(f"To go on: python -m search.run --resume {folder}")
@@ -181,9 +189,9 @@ def _search(folder: Path, plan: "Plan", options: argparse.Namespace, say: "Journ
     stored = open_study(*study_address(folder, plan.config), search.metric, resume=options.resume is not None)
     folds = plan.config.data.folds
     study = Study(stored, plan.space, search, plan.first, plan.config.train.epochs if folds else None)
-    cluster = started(plan.config.resources)
     if study.finished:
         return "all trials are done"
+    cluster = started(plan.config.resources)
     say(f"running {search.trials} trials, {cluster.concurrency} at a time; results go to {folder}")
     progress = Progress(search.trials, search.metric, study.counts(), note=say.note, folds=folds)
     began = (folder / CONFIG).stat().st_mtime
