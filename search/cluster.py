@@ -31,6 +31,7 @@ def ray_cluster(address: str | None, say: Callable[[str], None]) -> Iterator[Sta
     if ray.is_initialized():
         yield lambda resources: share_out(resources, ray.cluster_resources())
         return
+    # The thread lives until Ray has ended: Linux ends Ray's processes with the thread that started them.
     with ThreadPoolExecutor(1, "ray") as thread:
         start = thread.submit(_start, address)
 

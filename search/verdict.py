@@ -114,7 +114,7 @@ class Verdict:
     def _quality(self) -> str:
         guess = f"always answering “{self.baseline.answer}” would be right in {self.baseline.accuracy:.1%}"
         if self.honest <= self.baseline.accuracy:
-            guess += ", so it is not yet of use"
+            guess += ", which is no less"
         use = f"Use trial {self.trial} ({self.values}, {self._epochs()})"
         if self.test is not None:
             return (
