@@ -2,6 +2,9 @@
 
 import logging
 import os
+import signal
+import sys
+import threading
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import contextmanager
@@ -31,6 +34,8 @@ def ray_cluster(address: str | None, say: Callable[[str], None]) -> Iterator[Sta
     if ray.is_initialized():
         yield lambda resources: share_out(resources, ray.cluster_resources())
         return
+    if threading.current_thread() is threading.main_thread():  # Ray does so itself only where it is started from there
+        signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(number))
     # The thread lives until Ray has ended: Linux ends Ray's processes with the thread that started them.
     with ThreadPoolExecutor(1, "ray") as thread:
         start = thread.submit(_start, address)
