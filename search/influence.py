@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -55,7 +56,7 @@ def draw_slices(trials: pd.DataFrame, parameters: Sequence[str], metric: str, ch
     canvas = new_canvas(WIDTH if columns > 2 else 2.0 + 3.0 * columns, 0.35 + 2.75 * rows)
     grid = canvas.subplots(rows, columns, sharey=True, squeeze=False)
     for ax, scale in zip(grid.flat, scales, strict=False):
-        _draw_slice(ax, scale, scored, chosen)
+        _draw_slice(ax, scale, scored, chosen, inches=0.85 * canvas.get_figwidth() / columns)
     for ax in list(grid.flat)[len(scales) :]:
         ax.axis("off")
     for ax in grid[:, 0]:
@@ -68,7 +69,7 @@ def draw_slices(trials: pd.DataFrame, parameters: Sequence[str], metric: str, ch
     )
 
 
-def _draw_slice(ax: Axes, scale: Scale, scored: pd.DataFrame, chosen: int) -> None:
+def _draw_slice(ax: Axes, scale: Scale, scored: pd.DataFrame, chosen: int, inches: float) -> None:
     # The golden ratio's multiples spread the trials of one choice evenly, and the same way every time.
     spread = ((scored["trial"] * 0.6180339887) % 1 - 0.5).to_numpy()
     x = scale.places + (spread * 0.5 / len(scale.ticks) if scale.kind == "choices" else 0)
@@ -85,7 +86,9 @@ def _draw_slice(ax: Axes, scale: Scale, scored: pd.DataFrame, chosen: int) -> No
             ax.plot(x[which], y[which], ls="", label=name, **look)
     ax.set_xlim(-0.07, 1.07)
     ax.set_xticks([place for place, _ in scale.ticks], [text for _, text in scale.ticks])
-    if sum(len(text) + 2 for _, text in scale.ticks) > 34:
+    needed = (0.036 * (len(before) + len(after)) + 0.1 for (_, before), (_, after) in pairwise(scale.ticks))
+    gaps = (inches * (after - before) for (before, _), (after, _) in pairwise(scale.ticks))
+    if any(need > gap for need, gap in zip(needed, gaps, strict=True)):
         ax.tick_params("x", rotation=30)
         for text in ax.get_xticklabels():
             text.set(ha="right", rotation_mode="anchor")

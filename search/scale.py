@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 
 import numpy as np
@@ -16,7 +16,10 @@ _DECADES = 1.5
 """The span from which an axis of positive numbers is logarithmic."""
 
 _FEW = 6
-"""Up to so many distinct values, each has a tick."""
+"""Up to so many distinct values, each has a tick, where there is room for its text."""
+
+_ROOM = 0.09
+"""What a tick's text needs of an axis from 0 to 1."""
 
 
 @dataclass(frozen=True)
@@ -48,7 +51,7 @@ def make_scale(name: str, values: pd.Series) -> Scale | None:
     scale = _log(name, numbers, distinct) if _is_log(distinct) else _linear(name, numbers, distinct)
     if len(distinct) <= _FEW and len(known) >= 2 * len(distinct) and _crowded(scale.ticks):
         return _choices(name, values, list(distinct))
-    return scale
+    return replace(scale, ticks=_apart(scale.ticks))
 
 
 def _is_log(distinct: NDArray[np.float64]) -> bool:
@@ -110,4 +113,13 @@ def _choices(name: str, values: pd.Series, distinct: Sequence[object]) -> Scale:
 
 
 def _crowded(ticks: Sequence[tuple[float, str]]) -> bool:
-    return any(after - before < 0.09 for (before, _), (after, _) in pairwise(ticks))
+    return any(after - before < _ROOM for (before, _), (after, _) in pairwise(ticks))
+
+
+def _apart(ticks: Sequence[tuple[float, str]]) -> tuple[tuple[float, str], ...]:
+    """The ticks but for those too near to another one; the first and the last stay, wherever they are apart."""
+    kept = list(ticks[:1])
+    for tick in (*ticks[-1:], *ticks[1:-1]):
+        if all(abs(tick[0] - other) >= _ROOM for other, _ in kept):
+            kept.append(tick)
+    return tuple(sorted(kept))

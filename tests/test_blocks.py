@@ -14,6 +14,7 @@ import pytest
 import torch
 
 import trainable.blocks
+import trainable.budget
 from trainable.blocks import BlockStore
 from trainable.lock import take_lock
 
@@ -102,7 +103,7 @@ def test_a_damaged_ledger_is_written_anew(tmp_path, damaged) -> None:
 
 
 def test_what_was_allocated_counts_though_its_writer_died(tmp_path, monkeypatch) -> None:
-    allocated = trainable.blocks._allocated
+    allocated = trainable.budget._allocated
 
     def dying(file, size):
         allocated(file, size).close()
@@ -110,7 +111,7 @@ def test_what_was_allocated_counts_though_its_writer_died(tmp_path, monkeypatch)
 
     assert save(store_in(tmp_path, budget=5 * SIZE), "a", 1) == 1
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(trainable.blocks, "_allocated", dying)
+        patch.setattr(trainable.budget, "_allocated", dying)
         save(store_in(tmp_path, budget=5 * SIZE), "a", 1, first=1)
     # What the dead one left behind goes when it is in the way, not before.
     most = 0

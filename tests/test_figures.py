@@ -377,6 +377,7 @@ def test_drawing_leaves_no_trace_in_matplotlib(tmp_path):
         ([0.13e-3, 1e-3, 2e-3, 3e-3, 4e-3, 5e-3, 0.085], "log", ["0.0001", "0.001", "0.01", "0.1"]),
         ([1, 2, 3], "linear", ["1", "2", "3"]),
         (list(range(1, 11)), "linear", ["2", "4", "6", "8", "10"]),
+        ([0, 4, 50, 96, 100], "linear", ["0", "50", "100"]),
         ([0.0, 1e-5, 1e-2] * 2, "choices", ["0", "1e-05", "0.01"]),
         (["sgd", None, "adamw"], "choices", ["adamw", "sgd"]),
         ([True, False, True], "choices", ["False", "True"]),

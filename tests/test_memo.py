@@ -9,11 +9,12 @@ import torch
 import trainable.frozen
 import trainable.memo
 from trainable.backbone import load_backbone
-from trainable.blocks import BlockStore, Shelf
+from trainable.blocks import BlockStore
 from trainable.frozen import CANONICAL_BATCH, FrozenPass, resolve_precision
 from trainable.images import ImageSet, Record
 from trainable.memo import Memo, main
 from trainable.settings import MemoSettings, TrainSettings
+from trainable.shelf import Shelf
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

@@ -10,29 +10,20 @@ that costs time, and changes nothing else.
 import contextlib
 import fcntl
 import json
-import math
 import os
-import re
 import shutil
-import time
 import uuid
-import zlib
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
-import safetensors
-import safetensors.torch
-import torch
-
+from trainable.budget import Budget
 from trainable.lock import take_lock
+from trainable.shelf import Shelf
 
 _ABOUT, _LEDGER, _USE, _GONE = "about.json", "ledger", "use.lock", ".gone"
-
-_PATIENCE_S = 5
-"""Seconds before a process that was refused looks for room again: looking means to look at every file."""
 
 _TRIES = 10
 """How often a view's folder may be removed just when it is opened."""
@@ -60,11 +51,11 @@ class BlockStore:
     """
 
     def __init__(self, folder: Path, budget: int, since: float) -> None:
-        self.folder, self._budget, self._since = folder, budget, since
-        self._refused = -math.inf
+        self.folder, self._bytes, self._since = folder, budget, since
+        self._budget = Budget(budget, folder / _LEDGER, self._make_room)
 
     @contextmanager
-    def open(self, key: str, about: Callable[[], Mapping[str, Any]]) -> Iterator["Shelf | None"]:
+    def open(self, key: str, about: Callable[[], Mapping[str, Any]]) -> Iterator[Shelf | None]:
         """Use the view ``key``, which is not removed meanwhile; None where the folder cannot be used.
 
         Args:
@@ -76,7 +67,7 @@ class BlockStore:
             except OSError:
                 shelf = None
             else:
-                shelf = Shelf(self, self.folder / key)
+                shelf = Shelf(self.folder / key, self._budget)
             yield shelf
 
     def _prepare(self, key: str, about: Callable[[], Mapping[str, Any]], stack: contextlib.ExitStack) -> None:
@@ -129,36 +120,6 @@ class BlockStore:
             shutil.rmtree(folder, ignore_errors=True)
         return sum(_bytes_in(folder) for folder in leftovers)
 
-    def reserve(self, file: Path, size: int) -> IO[bytes] | None:
-        """A new file of ``size`` bytes that counts towards the budget from now on; None where there is no room."""
-        if time.monotonic() - self._refused < _PATIENCE_S:
-            return None
-        try:
-            with self._ledger() as ledger:
-                total = _read_total(ledger)
-                if total is None or total + size > self._budget:
-                    total = self._make_room(size)  # the ledger does not know what was removed by others
-                if total + size <= self._budget:
-                    # Written first: after a crash between these lines it says too much, and everything is counted.
-                    _write_total(ledger, total + size)
-                    return _allocated(file, size)
-        except OSError:
-            pass  # what cannot be written has no room
-        self._refused = time.monotonic()
-        return None
-
-    def land(self, partial: Path, file: Path) -> None:
-        """Give a block that is written whole its name, while nobody counts: it would be missed under either name."""
-        with self._ledger():
-            os.replace(partial, file)
-
-    @contextmanager
-    def _ledger(self) -> Iterator[IO[bytes]]:
-        """The file that says how many bytes all blocks take, locked."""
-        with open(self.folder / _LEDGER, "a+b") as ledger:
-            fcntl.flock(ledger, fcntl.LOCK_EX)
-            yield ledger
-
     def _make_room(self, size: int) -> int:
         """Remove what nobody uses until ``size`` bytes fit, or nothing is left to remove; the bytes that remain."""
         for partial in self.folder.glob("*/*.part"):
@@ -169,76 +130,11 @@ class BlockStore:
         views = self.views()
         total = left + sum(view.bytes for view in views)
         for view in views:
-            if total + size <= self._budget:
+            if total + size <= self._bytes:
                 break
             if view.used < self._since and self.remove(view):
                 total -= view.bytes
         return total
-
-
-class Shelf:
-    """The blocks of one view that is in use."""
-
-    def __init__(self, store: BlockStore, folder: Path) -> None:
-        self._store, self._folder = store, folder
-
-    def has(self, depth: int, block: int) -> bool:
-        return self._file(depth, block).exists()
-
-    def load(self, depth: int, block: int) -> torch.Tensor | None:
-        """A stored block, mapped into memory; None where there is none, or where it was damaged: then it is removed."""
-        file = self._file(depth, block)
-        try:
-            with safetensors.safe_open(file, "pt") as stream:
-                x = stream.get_tensor("x")
-                sound = (stream.metadata() or {}).get("checksum") == _checksum(x)
-        except FileNotFoundError:
-            return None
-        except (safetensors.SafetensorError, OSError):
-            sound = False
-        if not sound:
-            with contextlib.suppress(OSError):
-                file.unlink(missing_ok=True)
-            return None
-        return x
-
-    def save(self, depth: int, block: int, x: torch.Tensor) -> bool:
-        """Store a block; False where there is no room."""
-        data = safetensors.torch.save({"x": x}, {"checksum": _checksum(x)})
-        file = self._file(depth, block)
-        partial = file.with_name(f"{file.name}.{os.getpid()}.part")
-        stream = self._store.reserve(partial, len(data))
-        if stream is None:
-            return False
-        try:
-            with stream:
-                stream.write(data)
-                stream.flush()
-                self._store.land(partial, file)
-        except OSError:
-            with contextlib.suppress(OSError):
-                partial.unlink(missing_ok=True)
-            return False
-        return True
-
-    @contextmanager
-    def claim(self, block: int) -> Iterator[bool]:
-        """Hold a block to compute it, or give False where another process does."""
-        try:
-            stream = open(self._folder / f"{block}.lock", "a")  # noqa: SIM115  (below)
-        except OSError:
-            yield True  # where not even a lock has room, everyone computes for himself
-            return
-        with stream:
-            yield take_lock(stream)
-
-    def _file(self, depth: int, block: int) -> Path:
-        return self._folder / f"{depth}-{block}.safetensors"
-
-
-def _checksum(x: torch.Tensor) -> str:
-    """Of numbers, shape and kind: the file's header could be damaged too."""
-    return f"{zlib.crc32(x.flatten().view(torch.uint8).numpy().data):08x} {x.dtype} {tuple(x.shape)}"
 
 
 def _still_at(stream: IO[Any], file: Path) -> bool:
@@ -270,29 +166,3 @@ def _bytes_in(folder: Path) -> int:
                 with contextlib.suppress(FileNotFoundError):
                     total += file.stat().st_size
     return total
-
-
-def _allocated(file: Path, size: int) -> IO[bytes]:
-    """A new file that has its bytes on the disk, locked: one that nobody holds was left behind by a crash."""
-    stream = open(file, "wb")  # noqa: SIM115  (the caller closes it)
-    try:
-        fcntl.flock(stream, fcntl.LOCK_EX)
-        os.posix_fallocate(stream.fileno(), 0, size)
-    except OSError:
-        stream.close()
-        file.unlink()
-        raise
-    return stream
-
-
-def _write_total(ledger: IO[bytes], total: int) -> None:
-    ledger.truncate(0)
-    ledger.write(b"%d %08x" % (total, zlib.crc32(b"%d" % total)))
-    ledger.flush()
-
-
-def _read_total(ledger: IO[bytes]) -> int | None:
-    """None where the ledger is new, or damaged."""
-    ledger.seek(0)
-    found = re.fullmatch(rb"([0-9]{1,18}) ([0-9a-f]{8})", ledger.read())
-    return int(found[1]) if found and int(found[2], 16) == zlib.crc32(found[1]) else None

@@ -16,12 +16,13 @@ from typing import Any
 import torch
 from torch.utils.data import DataLoader, Dataset
 
-from trainable.blocks import BlockStore, Shelf, StoredView
+from trainable.blocks import BlockStore, StoredView
 from trainable.cache import cache_folder
 from trainable.frozen import CANONICAL_BATCH, FrozenPass
 from trainable.images import Record
 from trainable.resident import Resident
 from trainable.settings import MemoSettings
+from trainable.shelf import Shelf
 
 MEMO = "memo"
 """The memo's folder in the user's cache."""
