@@ -69,7 +69,7 @@ def model_card(
         _text(data),
         _table(["split", *classes, "all"], [[s, *n.values(), sum(n.values())] for s, n in counts.items()]),
         "## Training",
-        f"{epochs} epoch{'s' if epochs != 1 else ''}, with the settings that a hyperparameter search found best:",
+        f"{epochs} epoch{'s' if epochs != 1 else ''}, with settings from a hyperparameter search:",
         _table(["setting", "value"], [[name, value] for name, value in shown.items()]),
         "## How to use it",
         _USE,
@@ -90,9 +90,8 @@ def _limits(validated: int, temperature: float) -> list[str]:
     )
     return [
         "It knows its classes and nothing else: whatever an image shows, it names one of them.",
-        f"It was chosen on {validated:,} validation images. A share measured on so many is uncertain by up to "
-        f"{doubt:.1f} percentage points either way (95 %), and being the best of many it looks a little better than it "
-        "is.",
+        f"The search judged it on {validated:,} validation images. A share measured on so many is uncertain by up to "
+        f"{doubt:.1f} percentage points either way (95 %), and the best of many looks a little better than it is.",
         "Other cameras, light, backgrounds or places than the training images' can make it worse, and it does not say "
         "so.",
         calibrated,

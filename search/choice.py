@@ -15,7 +15,7 @@ class Choice:
 
     winner: int
     tied: tuple[int, ...]
-    """The trials within one standard error, the winner among them, the cheapest first."""
+    """The trials within one standard error, the winner among them, the cheapest first; of equals the best."""
     best: int
     """The trial with the best mean."""
     mean: float
@@ -41,6 +41,6 @@ def choose(table: pd.DataFrame, costs: Mapping[int, float], metric: str) -> Choi
     error = float(scores.sem().fillna(0)[best])
     tied = sorted(
         (int(trial) for trial in means.index[means >= means[best] - error - 1e-12]),
-        key=lambda trial: (costs[trial], trial),
+        key=lambda trial: (costs[trial], -means[trial], trial),
     )
     return Choice(tied[0], tuple(tied), best, float(sign * means[tied[0]]), float(sign * means[best]), error)

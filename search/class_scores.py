@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 
+from search.results import names
 from trainable.epoch import confusion_matrix
 
 
@@ -22,7 +23,7 @@ def class_scores(predictions: pd.DataFrame, classes: Sequence[str]) -> pd.DataFr
     with np.errstate(invalid="ignore"):
         return pd.DataFrame(
             {
-                "class": list(classes),
+                "class": names(classes),
                 "precision": hit / said,
                 "recall": hit / actual,
                 "f1": 2 * hit / (actual + said),

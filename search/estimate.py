@@ -8,6 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import log_softmax, ndtr
 
+from search.bootstrap import resample
+
 _ROUNDS, _AT_ONCE = 2000, 200
 
 _TIE = 1e-6
@@ -81,7 +83,7 @@ class Estimate:
         return f"{self.accuracy:.1%} (95 % interval {self.low:.1%} to {self.high:.1%})"
 
 
-def bias_corrected(candidates: Candidates, metric: str, seed: int = 0) -> Estimate:
+def bias_corrected(candidates: Candidates, metric: str, winner: int | None = None, seed: int = 0) -> Estimate:
     """BBC-CV (Tsamardinos, Greasidou, Borboudakis, *Machine Learning* 107, 2018): the choice is made again on each of
     many bootstrap samples of the images, and what it chose is judged on the images outside of the sample. Of trials
     that score alike there, any is chosen: to take the one that is best on all images would look outside.
@@ -91,12 +93,14 @@ def bias_corrected(candidates: Candidates, metric: str, seed: int = 0) -> Estima
 
     Args:
         metric: what trials are chosen by.
+        winner: the trial that was chosen, where that need not be the best by the metric: it is not expected to do
+            better than it did on these images.
     """
     chance, images = np.random.default_rng(seed), len(candidates.labels)
     correct, shares = candidates.correct, []
     times_chosen = np.zeros(len(correct))
     for _ in range(0, _ROUNDS, _AT_ONCE):
-        weights = chance.multinomial(images, np.full(images, 1 / images), _AT_ONCE).astype(np.float32)
+        weights = resample(chance, images, _AT_ONCE)
         scores = candidates.scores(metric, weights)
         chosen = (scores + _TIE * chance.random(scores.shape)).argmax(1)
         times_chosen += np.bincount(chosen, minlength=len(correct))
@@ -104,6 +108,8 @@ def bias_corrected(candidates: Candidates, metric: str, seed: int = 0) -> Estima
         count = outside.sum(1)
         shares.append((correct[chosen] & outside).sum(1)[count > 0] / count[count > 0])
     accuracy = float(np.concatenate(shares).mean())
+    if winner is not None:
+        accuracy = min(accuracy, float(correct[candidates.trials.index(winner)].mean()))
     share = variance_share(correct, times_chosen / times_chosen.sum())
     return Estimate(accuracy, *wilson_interval(accuracy, images / share))
 

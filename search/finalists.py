@@ -8,6 +8,7 @@ from pathlib import Path
 from statistics import fmean, stdev
 from typing import TYPE_CHECKING, Any, Protocol
 
+import numpy as np
 import pandas as pd
 
 from search.config import Config
@@ -67,29 +68,31 @@ def train_finalists(
 
     A finalist that cannot win any more (`hopeless`) is not trained further; so whoever wins has been through all seeds.
     """
-    table = _known(run.folder / FINALISTS)
+    kept = _known(run.folder / FINALISTS)
     queue = [
         (finalist, repetition)
         for finalist in sorted(finalists, key=lambda one: (one.cost, one.trial))
         for repetition in range(1, config.report.seeds + 1)
-        if not _has(table, finalist, repeated(run.folder, finalist.trial, repetition).train.seed)
+        if not _has(kept, finalist, repeated(run.folder, finalist.trial, repetition).train.seed)
     ]
 
+    costs = {finalist.trial: finalist.cost for finalist in finalists}
+
     def worth_it(finalist: Finalist) -> bool:
-        return not hopeless(table, finalist, config.report.seeds, run.score(finalist.trial), run.metric)
+        table = _of(kept, finalists)
+        return not hopeless(table, finalist, costs, config.report.seeds, run.score(finalist.trial), run.metric)
 
     def keep(row: dict[str, object]) -> None:
-        nonlocal table
+        nonlocal kept
         new = pd.DataFrame([row], columns=COLUMNS)
-        table = new if table.empty else pd.concat([table, new], ignore_index=True)
-        write_table(table, run.folder / FINALISTS)
+        kept = new if kept.empty else pd.concat([kept, new], ignore_index=True)
+        write_table(kept, run.folder / FINALISTS)
 
     if any(worth_it(finalist) for finalist, _ in queue):
         say(f"up to {len(finalists)} finalists are trained again with other seeds, to tell skill from luck")
         with _RayTrainer(run, config, address, say) as trainer:
             race(queue, trainer, worth_it, keep)
-    wanted = {(finalist.trial, finalist.epochs) for finalist in finalists}
-    return table[[pair in wanted for pair in zip(table["trial"], table["epochs"], strict=True)]].reset_index(drop=True)
+    return _of(kept, finalists)
 
 
 def race(
@@ -131,21 +134,30 @@ class Trainer(Protocol):
         ...
 
 
-def hopeless(table: pd.DataFrame, finalist: Finalist, seeds: int, in_search: float, metric: str) -> bool:
+def hopeless(
+    table: pd.DataFrame, finalist: Finalist, costs: Mapping[int, float], seeds: int, in_search: float, metric: str
+) -> bool:
     """Whether a finalist cannot win any more; the leader is the best of the others that have been through all seeds.
 
-    One that was not trained again is more costly than the leader, since the cheapest come first, and would have to be
-    better by more than a standard error: it is given up where its score in the search, which flatters it, is not. One
-    that was is given up where its mean so far is below the leader's worst seed, which is at least one standard error
-    below the leader's mean; or where it diverged.
+    One that was not trained again, and is no cheaper than the leader, would have to be better by more than a standard
+    error: it is given up where its score in the search, which flatters it, is not. One that was trained is given up
+    where its mean so far is below the leader's worst seed, which is at least one standard error below the leader's
+    mean; or where it diverged.
+
+    Args:
+        table: a row a training of the finalists: trial, score.
+        costs: of each finalist's training.
+        in_search: the finalist's score in the search.
     """
     sign = 1 if METRICS[metric] == "maximize" else -1
     scores: dict[int, list[float]] = {}
     for trial, score in zip(table["trial"], table["score"].astype(float), strict=True):
         scores.setdefault(trial, []).append(sign * score)
     own = scores.pop(finalist.trial, [])
-    whole = [each for each in scores.values() if len(each) >= seeds and not math.isnan(sum(each))]
-    leader = max(whole, key=fmean, default=[-math.inf])
+    whole = {trial: each for trial, each in scores.items() if len(each) >= seeds and not math.isnan(sum(each))}
+    if not own:
+        whole = {trial: each for trial, each in whole.items() if costs[trial] <= finalist.cost}
+    leader = max(whole.values(), key=fmean, default=[-math.inf])
     if not own:
         error = stdev(leader) / math.sqrt(len(leader)) if len(leader) > 1 else 0
         return sign * in_search < fmean(leader) + error
@@ -224,6 +236,13 @@ def _row(
 
 def _known(file: Path) -> pd.DataFrame:
     return pd.read_csv(file) if file.is_file() else pd.DataFrame(columns=COLUMNS)
+
+
+def _of(table: pd.DataFrame, finalists: Sequence[Finalist]) -> pd.DataFrame:
+    """The rows of these finalists; an earlier report can have had others."""
+    wanted = {(finalist.trial, finalist.epochs) for finalist in finalists}
+    theirs = [pair in wanted for pair in zip(table["trial"], table["epochs"], strict=True)]
+    return table[np.array(theirs, bool)].reset_index(drop=True)
 
 
 def _has(table: pd.DataFrame, finalist: Finalist, seed: int) -> bool:

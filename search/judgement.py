@@ -19,13 +19,12 @@ from search.estimate import Candidates, bias_corrected
 from search.finalists import Finalist, choose_finalists, train_finalists
 from search.folder import load_images, trial_folder
 from search.openings import Opening, record_opening
-from search.plan import MOVED, RECIPES, describe_values
+from search.plan import MOVED, RECIPES, check_retraining, describe_values
 from search.results import CURVES, Run
 from search.retrain import Logits, Retrained, load_kept, predictions_table, retrain
 from search.suspects import label_suspects
 from search.verdict import Verdict, majority, score_split
-from trainable.errors import InputError
-from trainable.images import ImageSet
+from trainable.images import ImageSet, Record
 from trainable.near_duplicates import NearDuplicate, near_duplicates
 from trainable.training import LOGITS
 from trainable.trial import load_cached_backbone
@@ -80,8 +79,7 @@ def judge(run: Run, config: Config, asked_for: int | None, best: Path, address: 
     folds = config.data.folds
     images = found.cross_validated() if folds else found
     sealed = images.split("test") if asked_for is None else ()
-    if config.report.retrain_on == "train+val" and not folds and not images.split("test"):
-        raise InputError("report.retrain_on can be train+val only with a test split to judge the model (data.test)")
+    check_retraining(config, images)
     recipes = _recipes(run)
     finalists, table, choice = _playoff(run, config, len(images.classes), asked_for, list(recipes), address, say)
     number = asked_for if asked_for is not None else choice.winner if choice else run.best
@@ -92,12 +90,13 @@ def judge(run: Run, config: Config, asked_for: int | None, best: Path, address: 
     # With folds, no image is left that the model did not see; each was judged in the search, by one that did not.
     logits = {"val": _logits(run, number) if folds else made.judge(images.split("val"))}
     temperature = fit_temperature(logits["val"], labels["val"])
+    pooled = bool(sealed) and not folds and config.report.retrain_on == "train+val"
     openings: list[Opening] = []
     paired: Logits | None = None
     if sealed:
-        openings = record_opening(run.folder, number, _digest(made))
+        openings = record_opening(run.folder, number, _digest(made), "train+val" if pooled else "train")
         paired = logits["test"] = made.judge(sealed)
-    same_curve, pooled = made.same_curve, bool(sealed) and not folds and config.report.retrain_on == "train+val"
+    same_curve = made.same_curve
     if pooled:
         say("training on the validation images, too")
         made = retrain(run, number, say, images.pooled())
@@ -105,11 +104,11 @@ def judge(run: Run, config: Config, asked_for: int | None, best: Path, address: 
     predictions = pd.concat([predictions_table(images, split, each, temperature) for split, each in logits.items()])
     made.save(best, {"trial": number, "temperature": temperature, **_facts(predictions)})
 
+    candidates = _candidates(run, images, pruned=not folds)
     comparisons = []
     if asked_for is None:
         ours = None if paired is None or folds else paired.argmax(1) == labels["test"]
-        comparisons = _compare(run, number, recipes, images, ours)
-    candidates = _candidates(run, images, pruned=not folds)
+        comparisons = _compare(run, number, recipes, images, candidates, ours)
     split = "test" if sealed else "val"
     before, after = (confidences(logits[split], labels[split], t) for t in (1, temperature))
     quoted = predictions[predictions["split"] == split]
@@ -119,6 +118,7 @@ def judge(run: Run, config: Config, asked_for: int | None, best: Path, address: 
     verdict = Verdict(
         trial=number,
         asked_for=asked_for is not None,
+        sealed=asked_for is not None and bool(images.split("test")),
         values=describe_values({key: row[key] for key in run.parameters if pd.notna(row[key])}),
         epochs=int(row["best_epoch"]),
         metric=run.metric,
@@ -126,11 +126,12 @@ def judge(run: Run, config: Config, asked_for: int | None, best: Path, address: 
         candidates=len(candidates.trials),
         val=val,
         test=score_split(predictions, "test"),
-        estimate=bias_corrected(candidates, run.metric),
+        estimate=bias_corrected(candidates, run.metric, number),
         baseline=majority(quoted),
         choice=choice,
         names={finalist.trial: finalist.name for finalist in finalists},
         passed_over=[finalist.name for finalist in finalists if finalist.trial not in set(table["trial"])],
+        diverged=list(table.loc[table["score"].isna(), "name"].unique()) if finalists else [],
         seeds=config.report.seeds,
         comparisons=comparisons,
         recipe=recipes.get(number, ""),
@@ -149,7 +150,7 @@ def judge(run: Run, config: Config, asked_for: int | None, best: Path, address: 
         (before[0], after[0], after[1]),
         table,
         _suspects(run, images),
-        near_duplicates(found, made.training.backbone),
+        near_duplicates([*_judged_apart(found, config), sealed], made.training.backbone),
         {name: value for name, value in made.settings.train if value is not None},
         made.settings.backbone,
         made.training.backbone.weights_note,
@@ -172,7 +173,7 @@ def _playoff(
     address: str | None,
     say: Say,
 ) -> tuple[list[Finalist], pd.DataFrame, Choice | None]:
-    if asked_for is not None or not config.report.finalists:
+    if asked_for is not None or not config.report.finalists or not run.ranked():
         return [], pd.DataFrame(), None
     finalists = choose_finalists(
         run,
@@ -195,11 +196,17 @@ def _scores_by_fold(run: Run, finalists: Sequence[Finalist]) -> pd.DataFrame:
 
 
 def _compare(
-    run: Run, number: int, recipes: dict[int, str], images: ImageSet, ours: NDArray[np.bool_] | None
+    run: Run,
+    number: int,
+    recipes: dict[int, str],
+    images: ImageSet,
+    candidates: Candidates,
+    ours: NDArray[np.bool_] | None,
 ) -> list[Comparison]:
     """The winner against each recipe, both as the search trained them, with the weights of their best epochs.
 
     Args:
+        candidates: what the winner was chosen from by the validation images.
         ours: whether the winner is right on each test image, where they were opened; else validation images decide.
     """
     split = "val" if ours is None else "test"
@@ -214,8 +221,11 @@ def _compare(
     mine = correct(number) if ours is None else ours
     others = {trial: correct(trial) for trial in recipes if trial != number}
     assert mine is not None
+    chosen_from = candidates.correct if ours is None else None
     return [
-        compare(recipes[trial], trial, split, mine, theirs) for trial, theirs in others.items() if theirs is not None
+        compare(recipes[trial], trial, split, mine, theirs, chosen_from)
+        for trial, theirs in others.items()
+        if theirs is not None
     ]
 
 
@@ -224,6 +234,14 @@ def _candidates(run: Run, images: ImageSet, pruned: bool) -> Candidates:
     numbers = run.ranked(pruned=pruned)
     labels = np.array([record.label for record in images.split("val")])
     return Candidates.from_logits(numbers, (_logits(run, n) for n in numbers), labels)
+
+
+def _judged_apart(found: ImageSet, config: Config) -> list[tuple[Record, ...]]:
+    """What was trained on, and what judged it: the splits, or the folds."""
+    train = found.split("train")
+    if config.data.folds is None:
+        return [train, found.split("val")]
+    return [tuple(train[place] for place in fold) for fold in found.folds(config.data.folds, config.search.seed)]
 
 
 def _suspects(run: Run, images: ImageSet) -> pd.DataFrame:

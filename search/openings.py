@@ -18,14 +18,20 @@ class Opening:
     time: str
     trial: int
     weights: str
-    """A digest of the model that was judged."""
+    """A digest of the model that was judged, as trained on the training images alone."""
+    trained_on: str
+    """train, or train+val: a model that learnt from the validation images, too, from the same settings."""
 
 
-def record_opening(run: Path, trial: int, weights: str) -> list[Opening]:
+def record_opening(run: Path, trial: int, weights: str, trained_on: str) -> list[Opening]:
     """Write down that the test images are opened now, before they are; all openings so far, this one the last."""
     file = run / OPENINGS
     before = pd.read_csv(file, dtype={"weights": str}) if file.is_file() else pd.DataFrame()
-    now = pd.DataFrame([{"time": datetime.now().isoformat(" ", "seconds"), "trial": trial, "weights": weights}])
+    time = datetime.now().isoformat(" ", "seconds")
+    now = pd.DataFrame([{"time": time, "trial": trial, "weights": weights, "trained_on": trained_on}])
     table = pd.concat([before, now], ignore_index=True)
     write_table(table, file)
-    return [Opening(str(row["time"]), int(row["trial"]), str(row["weights"])) for _, row in table.iterrows()]
+    return [
+        Opening(str(row["time"]), int(row["trial"]), str(row["weights"]), str(row["trained_on"]))
+        for _, row in table.iterrows()
+    ]

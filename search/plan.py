@@ -91,6 +91,7 @@ def make_plan(config: Config, images: ImageSet, say: Say) -> Plan:
         InputError: something that must hold does not.
     """
     notes = list(images.notes)
+    check_retraining(config, images)
     folds = fold_sizes(config, images)
     backbones = _load_backbones(config, len(images.classes), notes)
     for backbone in backbones.values():
@@ -109,6 +110,16 @@ def make_plan(config: Config, images: ImageSet, say: Say) -> Plan:
         budget = default_budget(memo_folder(config.memo))
     shelves = {name: _choose_shelves(config, images, backbone, space, budget) for name, backbone in backbones.items()}
     return Plan(config, images, backbones, space, first, shelves, budget, tuple(notes))
+
+
+def check_retraining(config: Config, images: ImageSet) -> None:
+    """Raises InputError where the model could not be judged any more."""
+    if config.report.retrain_on == "train+val" and not config.data.folds and not images.split("test"):
+        raise InputError(
+            f"{config.where('report', 'retrain_on')}: train+val must have a test split to judge the model, and there "
+            "is none; seal one with --set data.test=0.2, or train on the training images alone with --set "
+            "report.retrain_on=train (with python -m search.report: --set retrain_on=train)"
+        )
 
 
 def fold_sizes(config: Config, images: ImageSet) -> tuple[int, ...]:

@@ -16,6 +16,7 @@ from search.page import write_page
 from search.reliability import Confidences, Reliability
 from search.results import Run, write_table
 from search.table import Table
+from search.wording import paragraphs
 
 _MISTAKES = 20
 
@@ -23,6 +24,7 @@ _MISTAKES = 20
 def present(run: Run, config: Config, judgement: Judgement, out: Path) -> None:
     """Write ``predictions.csv``, ``figures/``, ``report.html`` and the model's ``README.md`` into ``out``."""
     verdict = judgement.verdict
+    said = paragraphs(verdict)
     write_table(judgement.predictions, out / "predictions.csv")
     record = config.record or {}
     card = model_card(
@@ -33,14 +35,14 @@ def present(run: Run, config: Config, judgement: Judgement, out: Path) -> None:
         weights=judgement.weights,
         epochs=verdict.epochs,
         settings={name: value for name, value in judgement.settings.items() if name != "epochs"},
-        verdict=verdict.sentences(),
+        verdict=said,
         temperature=verdict.calibration.temperature,
     )
     (out / "best" / "README.md").write_text(card, encoding="utf-8")
     write_page(
         out / "report.html",
         f"Search {run.folder.name}",
-        verdict.sentences(),
+        said,
         _facts(judgement),
         [
             ("Classify new images:", f"python -m search.predict {out} IMAGE_OR_FOLDER"),
@@ -112,15 +114,16 @@ def _tables(judgement: Judgement) -> list[Table]:
             judgement.suspects,
         ),
         Table(
-            "Near duplicates across splits",
-            "Images of the validation or test split that look nearly like one of an earlier split, by the pretrained "
-            "network's features. They make the scores look better than they are on new images.",
+            f"Near duplicates across {'folds' if judgement.verdict.folds else 'splits'}",
+            "Images that look nearly like one that was trained on where they judge, by the pretrained network's "
+            "features. They make the scores look better than they are on new images.",
             pd.DataFrame(
                 [
                     [str(pair.image.path), pair.image.split, str(pair.other.path), pair.other.split, pair.similarity]
                     for pair in judgement.duplicates
                 ],
                 columns=["path", "split", "other_path", "other_split", "similarity"],
+                dtype=object,
             ),
         ),
     ]

@@ -70,21 +70,22 @@ def make_report(
     from search.judgement import judge
     from search.presentation import present
     from search.results import load_run
+    from search.wording import paragraphs
 
     folder = folder.resolve()
     run, config = load_run(folder), load_config(folder / "config.yaml", [f"report.{one}" for one in given])
     if trial is not None:
-        trained = run.trials.loc[run.trials["epochs"] > 0, "trial"].tolist()
+        folds = config.data.folds
+        trained = sorted(run.ranked(pruned=not folds))
         if trial not in trained:
-            raise InputError(
-                f"--trial must be one that was trained at least one epoch: {', '.join(map(str, trained))}; got {trial}"
-            )
+            enough = "went through all folds" if folds else "was trained at least one epoch"
+            raise InputError(f"--trial must be one that {enough}: {', '.join(map(str, trained))}; got {trial}")
     out = folder if trial is None else trial_folder(folder, trial) / "report"
     judgement = judge(run, config, trial, out / "best", address, say)
     (out / "report.json").write_text(json.dumps(judgement.to_dict(), indent=2))
     present(run, config, judgement, out)
-    for sentence in judgement.verdict.sentences():
-        say(sentence)
+    for paragraph in paragraphs(judgement.verdict):
+        say(paragraph)
     say(f"report: {out / 'report.html'}")
     say(f"to classify new images: python -m search.predict {out} IMAGE|FOLDER…")
     return 0

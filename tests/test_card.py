@@ -26,7 +26,7 @@ def test_everything_that_was_given_is_there():
         "tf_efficientnet_lite0, pretrained (ImageNet weights of a package (Apache-2.0))",
         "\nThe best of 25 configurations is trial 7.\n\nExpect 95.1% on new images.\n",
         "| split | ants | bees | all |\n| --- | --- | --- | --- |\n| train | 123 | 121 | 244 |\n| val | 70 | 83 | 153 |\n",
-        "2 epochs, with the settings",
+        "2 epochs, with settings from a hyperparameter search",
         "| freeze_depth | 13 |\n| lr | 0.0348 |\n",
         "uncertain by up to 7.9 percentage points",
         "logits are divided by 1.31,",

@@ -5,7 +5,7 @@ import pytest
 
 from search.choice import Choice, choose
 
-COSTS = {0: 1e12, 2: 1e9, 4: 1e6}
+COSTS = {0: 1e12, 2: 1e9, 3: 1e9, 4: 1e6}
 
 
 def table(**scores: list[float | None]) -> pd.DataFrame:
@@ -25,6 +25,7 @@ def table(**scores: list[float | None]) -> pd.DataFrame:
         ({"t4": [0.90, 0.90, 0.90], "t2": [0.91, 0.93, 0.95], "t0": [0.5, 0.5, 0.5]}, 2, (2,)),
         ({"t4": [0.90], "t2": [0.91], "t0": [0.91]}, 2, (2, 0)),  # one seed has no error: only equal ones tie
         ({"t4": [0.99, None, 0.99], "t2": [0.91, 0.91, 0.91], "t0": [0.9, 0.9, 0.9]}, 2, (2,)),  # diverged once
+        ({"t2": [0.90, 0.92], "t3": [0.91, 0.93], "t0": [0.9, 0.9]}, 3, (3, 2)),  # of equally cheap ones, the better
         ({"t4": [0.9, 0.9], "t2": [0.9, 0.9], "t0": [0.9, 0.9]}, 4, (4, 2, 0)),
     ],
 )

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from search.comparison import compare, mcnemar
+from search.comparison import Comparison, compare, mcnemar, reality_check
 
 
 @pytest.mark.parametrize(
@@ -43,3 +43,49 @@ def test_equally_good_models_are_seldom_called_different() -> None:
         found = compare("recipe", 0, "val", chance.random(150) < hard, chance.random(150) < hard)
         called += found.chance < 0.05
     assert called / rounds <= 0.05
+
+
+@pytest.mark.parametrize("hard", [False, True], ids=["they fail independently", "all fail on the same images"])
+def test_the_best_of_equally_good_models_is_seldom_called_better_where_the_choice_is_allowed_for(hard) -> None:
+    """McNemar's test alone says so too often of the best of 30 on the images that chose it."""
+    chance, rounds = np.random.default_rng(4), 120
+    naive = called = 0
+    for _ in range(rounds):
+        right = chance.beta(2.7, 0.3, 150) if hard else np.full(150, 0.9)
+        candidates = chance.random((30, 150)) < right
+        others, best = chance.random(150) < right, candidates[candidates.mean(1).argmax()]
+        found = compare("recipe", 0, "val", best, others, candidates)
+        naive += found.chance < 0.05 and found.difference > 0
+        called += (found.proven or 0) > 0
+    assert naive / rounds > 0.05
+    assert called / rounds <= 0.05
+
+
+def test_a_lead_that_is_large_enough_is_proven_in_spite_of_the_choice() -> None:
+    chance = np.random.default_rng(5)
+    others = chance.random(400) < 0.7
+    candidates = np.where(chance.random((20, 400)) < 0.6, True, others)
+    found = compare("recipe", 0, "val", candidates[0], others, candidates)
+    assert found.after_choice is not None and found.after_choice < 0.01
+    assert found.proven == found.difference > 0.1
+
+
+def test_what_leads_by_nothing_is_reached_always() -> None:
+    others = np.random.default_rng(0).random(100) < 0.8
+    assert reality_check(others[None], others, 0.0) == 1
+
+
+@pytest.mark.parametrize(
+    ("difference", "chance", "after_choice", "proven"),
+    [
+        (0.05, 0.01, None, True),
+        (0.05, 0.06, None, False),
+        (0.05, 0.01, 0.06, False),
+        (0.05, 0.06, 0.01, False),
+        (-0.05, 0.01, 1.0, True),  # a choice that flatters does not excuse it
+        (-0.05, 0.06, 1.0, False),
+    ],
+)
+def test_what_counts_as_proven(difference, chance, after_choice, proven) -> None:
+    found = Comparison("recipe", 0, "val", 150, difference, -0.1, 0.1, chance, after_choice).proven
+    assert found == (difference if proven else None)

@@ -89,6 +89,15 @@ def test_one_trial_alone_is_estimated_as_it_is() -> None:
     assert bias_corrected(candidates(correct), "val_accuracy").accuracy == pytest.approx(correct.mean(), abs=0.005)
 
 
+def test_a_winner_that_is_not_the_best_is_not_expected_to_do_better_than_it_did() -> None:
+    correct = np.random.default_rng(0).random((3, 400)) < np.array([[0.9], [0.8], [0.9]])
+    best = bias_corrected(candidates(correct), "val_accuracy")
+    found = bias_corrected(candidates(correct), "val_accuracy", winner=1)
+    assert found.accuracy == correct[1].mean() < best.accuracy
+    assert found.low < found.accuracy < found.high
+    assert bias_corrected(candidates(correct), "val_accuracy", winner=int(correct.mean(1).argmax())) == best
+
+
 def test_the_estimate_is_the_same_every_time() -> None:
     correct = np.random.default_rng(0).random((5, 60)) < 0.8
     assert bias_corrected(candidates(correct), "val_accuracy") == bias_corrected(candidates(correct), "val_accuracy")

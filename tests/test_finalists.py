@@ -6,6 +6,7 @@ import pytest
 from search.finalists import Finalist, hopeless, race
 
 EXPENSIVE = Finalist(0, "fine-tune everything", 10, 1e12)
+COSTS = {0: 1e12, 3: 3.0, 7: 7.0}
 
 
 @pytest.mark.parametrize(
@@ -30,13 +31,20 @@ EXPENSIVE = Finalist(0, "fine-tune everything", 10, 1e12)
 def test_a_finalist_that_cannot_win_is_given_up(scores, in_search, given_up) -> None:
     rows = [(trial, score) for trial, each in scores.items() for score in each]
     table = pd.DataFrame(rows, columns=["trial", "score"]).astype({"score": float})
-    assert hopeless(table, EXPENSIVE, 3, in_search, "val_accuracy") is given_up
+    assert hopeless(table, EXPENSIVE, COSTS, 3, in_search, "val_accuracy") is given_up
+
+
+def test_a_costlier_leader_does_not_keep_a_cheaper_one_from_its_chance() -> None:
+    """Such a leader is there where an earlier report had other finalists."""
+    table = pd.DataFrame({"trial": [7, 7], "score": [0.85, 0.85]})
+    assert hopeless(table, Finalist(3, "trial 3", 2, 7.0), COSTS, 2, 0.84, "val_accuracy")
+    assert not hopeless(table, Finalist(3, "trial 3", 2, 6.0), COSTS, 2, 0.84, "val_accuracy")
 
 
 def test_of_losses_the_lowest_leads() -> None:
     table = pd.DataFrame({"trial": [7, 7], "score": [0.2, 0.3]})
-    assert hopeless(table, EXPENSIVE, 2, 0.21, "val_loss")
-    assert not hopeless(table, EXPENSIVE, 2, 0.19, "val_loss")
+    assert hopeless(table, EXPENSIVE, COSTS, 2, 0.21, "val_loss")
+    assert not hopeless(table, EXPENSIVE, COSTS, 2, 0.19, "val_loss")
 
 
 class Lanes:
@@ -74,9 +82,10 @@ def test_who_could_win_after_all_is_trained_with_all_seeds(costliest, seeds) -> 
 
     def worth_it(finalist: Finalist) -> bool:
         table = pd.DataFrame(rows, columns=["trial", "score"])
-        return not hopeless(table, finalist, 3, in_search[finalist.trial], "val_accuracy")
+        return not hopeless(table, finalist, costs, 3, in_search[finalist.trial], "val_accuracy")
 
     finalists = [Finalist(trial, f"trial {trial}", 2, float(trial)) for trial in scores]
+    costs = {one.trial: one.cost for one in finalists}
     race([(one, seed) for one in finalists for seed in (1, 2, 3)], Lanes(scores), worth_it, rows.append)
     trained = pd.DataFrame(rows)["trial"].value_counts()
     assert trained.to_dict() == {1: 3, 3: 3, 4: seeds}

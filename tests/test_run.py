@@ -61,6 +61,10 @@ MISTAKES = {
         [*QUICK, "--set", "data.folds=3", "--set", "space.batch_size={choices: [8, 17]}"],
         "batch_size must be at most the number of training images, 16 (got 17)",
     ),
+    "nothing to judge by": (
+        [*QUICK, "--set", "report.retrain_on=train+val"],
+        "--set report.retrain_on: train+val must have a test split to judge the model, and there is none",
+    ),
     "bad first trial": (
         [*QUICK, "--set", "search.first=[{lr: 7.0}]"],
         "search.first[0]",

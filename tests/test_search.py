@@ -145,7 +145,8 @@ def test_the_model_can_learn_from_the_validation_images_too(finished, tmp_path):
     assert "val_accuracy" not in said.partition("Use trial")[0]
     models = [(folder / "best" / "model.safetensors").read_bytes() for folder in (finished[0], run)]
     assert models[0] != models[1]
-    assert "The sealed test images have been opened 2 times" in done.stdout
+    assert "The sealed test images have been opened 2 times, for 2 models" in done.stdout
+    assert "another model was judged by them before, as said below" in done.stdout
 
 
 def test_where_no_trial_is_complete_one_that_was_trained_can_be_reported_on(finished, tmp_path):
@@ -153,6 +154,7 @@ def test_where_no_trial_is_complete_one_that_was_trained_can_be_reported_on(fini
     shutil.copytree(finished[0], run)
     trials = pd.read_csv(run / "trials.csv")
     trials.assign(state="PRUNED").to_csv(run / "trials.csv", index=False)
+    (run / "finalists.csv").unlink()
     done = subprocess.run(command("search.report", run), capture_output=True, text=True, timeout=200)
     assert done.returncode == 2
     assert "there must be a complete trial" in done.stderr

@@ -2,6 +2,7 @@
 
 import json
 import math
+import os
 import threading
 from pathlib import Path
 
@@ -14,7 +15,7 @@ from search.config import PrunerConfig, SamplerConfig, SearchConfig
 from search.executor import Execution
 from search.history import TIE_BREAK, ranked_value, real_trials
 from search.method import PrunerConfig as Pruner
-from search.results import load_run, write_tables
+from search.results import load_run, names, write_table, write_tables
 from search.space import Categorical, Float, Int, Parameter, Space
 from search.storage import open_study
 from search.study import FirstTrial, Study
@@ -485,3 +486,10 @@ def test_a_trial_that_the_time_budget_cut_off_counts_its_whole_folds(tmp_path):
     assert row["value"] == 0.5, "the metric there"
     assert study.study.trials[0].value == pytest.approx((0.2 + 0.9) / 2, abs=2 * TIE_BREAK), "Optuna's: the last one's"
     assert len(curves) == 7
+
+
+def test_a_table_holds_whatever_a_file_can_be_called(tmp_path):
+    """Such as one whose name was written in Latin-1."""
+    file = tmp_path / os.fsdecode(b"caf\xe9.jpg")
+    write_table(pd.DataFrame({"path": names([file])}), tmp_path / "table.csv")
+    assert (tmp_path / "table.csv").read_bytes() == b"path\n" + os.fsencode(file) + b"\n"

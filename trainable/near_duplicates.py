@@ -1,6 +1,6 @@
 """Photographs that are nearly the same in two splits, such as two shots of one scene: they make scores look better."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -8,19 +8,20 @@ from torch.nn import functional
 
 from trainable.backbone import Backbone
 from trainable.frozen import CANONICAL_BATCH, FrozenPass
-from trainable.images import ImageSet, Record
+from trainable.images import Record
 from trainable.settings import TrainSettings
 
-_LEAST, _DEVIATIONS = 0.85, 4.0
-"""Cosine similarities at which an image and its nearest one in another split are called nearly the same: at least so
-much, and so many median absolute deviations above the median of all. Measured with EfficientNet-Lite0: of the ants and
-bees, nearest neighbours reach 0.81, and copies cropped by 5 % lie at 0.92 or above, nine times in ten; solar cells look
-so alike (0.95) that only mirrored copies stand out."""
+_LEAST, _MOST, _DEVIATIONS = 0.85, 0.99, 4.0
+"""Cosine similarities at which an image and its nearest one in another part are called nearly the same: never below the
+first, always above the second, and between them so many median absolute deviations above the median of all. Measured
+with EfficientNet-Lite0: of the ants and bees, nearest neighbours reach 0.81, and copies cropped by 5 % lie at 0.92 or
+above, nine times in ten; solar cells look so alike (0.93, up to 0.985 among 120) that a copy in another file format
+stands out, and of mirrored ones some."""
 
 
 @dataclass(frozen=True)
 class NearDuplicate:
-    """An image, and one of another split that is nearly the same."""
+    """An image, and one of another split or fold that is nearly the same."""
 
     image: Record
     other: Record
@@ -28,25 +29,29 @@ class NearDuplicate:
     """Cosine of their features, at most 1."""
 
 
-def near_duplicates(images: ImageSet, backbone: Backbone) -> list[NearDuplicate]:
-    """The validation and test images that have a near duplicate in an earlier split (of train, val, test), by the
-    pretrained network's features; the most similar first. The backbone is reset."""
+def near_duplicates(parts: Sequence[tuple[Record, ...]], backbone: Backbone) -> list[NearDuplicate]:
+    """The images that have a near duplicate in an earlier part, by the pretrained network's features; the most similar
+    first. The backbone is reset.
+
+    Args:
+        parts: images that judge what was learnt from others: the splits (train, val, test), or the folds.
+    """
     backbone.reset(backbone.depth("all"), 0)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     frozen = FrozenPass(backbone, TrainSettings(precision="fp32"), 0, device)
-    earlier, earlier_features = images.split("train"), _features(frozen, images.split("train"))
+    first, *others = [part for part in parts if part]
+    earlier, earlier_features = first, _features(frozen, first)
     pairs: list[NearDuplicate] = []
-    for split in ("val", "test"):
-        records = images.split(split)
-        if records:
-            features = _features(frozen, records)
-            pairs += _nearest(records, features, earlier, earlier_features)
-            earlier, earlier_features = (*earlier, *records), torch.cat([earlier_features, features])
+    for records in others:
+        features = _features(frozen, records)
+        pairs += _nearest(records, features, earlier, earlier_features)
+        earlier, earlier_features = (*earlier, *records), torch.cat([earlier_features, features])
     if not pairs:
         return []
     similarity = torch.tensor([pair.similarity for pair in pairs])
     median = similarity.median()
-    bound = max(_LEAST, (median + _DEVIATIONS * (similarity - median).abs().median()).item())
+    unusual = (median + _DEVIATIONS * (similarity - median).abs().median()).item()
+    bound = min(max(_LEAST, unusual), _MOST)
     return sorted((pair for pair in pairs if pair.similarity > bound), key=lambda pair: -pair.similarity)
 
 
