@@ -13,20 +13,19 @@ from numpy.typing import NDArray
 from search.calibration import Calibration, calibration_error, confidences, fit_temperature
 from search.choice import Choice, choose
 from search.class_scores import class_scores
-from search.comparison import Comparison, compare
 from search.config import Config
 from search.estimate import Candidates, bias_corrected
 from search.finalists import Finalist, choose_finalists, train_finalists
-from search.folder import load_images, trial_folder
+from search.folder import load_images
 from search.openings import Opening, record_opening
-from search.plan import MOVED, RECIPES, check_retraining, describe_values
+from search.plan import check_retraining, describe_values
+from search.recipes import compare_with_recipes, trained_recipes
 from search.results import CURVES, Run
-from search.retrain import Logits, Retrained, load_kept, predictions_table, retrain
+from search.retrain import Logits, Retrained, kept_logits, predictions_table, retrain
 from search.suspects import label_suspects
 from search.verdict import Verdict, majority, score_split
 from trainable.images import ImageSet, Record
 from trainable.near_duplicates import NearDuplicate, near_duplicates
-from trainable.training import LOGITS
 from trainable.trial import load_cached_backbone
 
 Say = Callable[[str], None]
@@ -80,7 +79,7 @@ def judge(run: Run, config: Config, asked_for: int | None, best: Path, address: 
     images = found.cross_validated() if folds else found
     sealed = images.split("test") if asked_for is None else ()
     check_retraining(config, images)
-    recipes = _recipes(run)
+    recipes = trained_recipes(run)
     finalists, table, choice = _playoff(run, config, len(images.classes), asked_for, list(recipes), address, say)
     number = asked_for if asked_for is not None else choice.winner if choice else run.best
 
@@ -88,7 +87,7 @@ def judge(run: Run, config: Config, asked_for: int | None, best: Path, address: 
     made = retrain(run, number, say)
     labels = {split: np.array([r.label for r in images.split(split)]) for split in ("val", "test")}
     # With folds, no image is left that the model did not see; each was judged in the search, by one that did not.
-    logits = {"val": _logits(run, number) if folds else made.judge(images.split("val"))}
+    logits = {"val": kept_logits(run, number) if folds else made.judge(images.split("val"))}
     temperature = fit_temperature(logits["val"], labels["val"])
     pooled = bool(sealed) and not folds and config.report.retrain_on == "train+val"
     openings: list[Opening] = []
@@ -108,7 +107,7 @@ def judge(run: Run, config: Config, asked_for: int | None, best: Path, address: 
     comparisons = []
     if asked_for is None:
         ours = None if paired is None or folds else paired.argmax(1) == labels["test"]
-        comparisons = _compare(run, number, recipes, images, candidates, ours)
+        comparisons = compare_with_recipes(run, number, recipes, images, candidates, ours)
     split = "test" if sealed else "val"
     before, after = (confidences(logits[split], labels[split], t) for t in (1, temperature))
     quoted = predictions[predictions["split"] == split]
@@ -157,13 +156,6 @@ def judge(run: Run, config: Config, asked_for: int | None, best: Path, address: 
     )
 
 
-def _recipes(run: Run) -> dict[int, str]:
-    """The trials that are the tutorial's recipes, with their names; those that ran to their end."""
-    named = [recipe + moved for recipe in RECIPES for moved in ("", MOVED)]
-    rows = run.trials[run.trials["first"].isin(named) & (run.trials["state"] == "COMPLETE")]
-    return dict(zip(rows["trial"].tolist(), rows["first"], strict=True))
-
-
 def _playoff(
     run: Run,
     config: Config,
@@ -195,45 +187,11 @@ def _scores_by_fold(run: Run, finalists: Sequence[Finalist]) -> pd.DataFrame:
     return table[["trial", "name", "epochs", "seed", "score"]].assign(reason=None)
 
 
-def _compare(
-    run: Run,
-    number: int,
-    recipes: dict[int, str],
-    images: ImageSet,
-    candidates: Candidates,
-    ours: NDArray[np.bool_] | None,
-) -> list[Comparison]:
-    """The winner against each recipe, both as the search trained them, with the weights of their best epochs.
-
-    Args:
-        candidates: what the winner was chosen from by the validation images.
-        ours: whether the winner is right on each test image, where they were opened; else validation images decide.
-    """
-    split = "val" if ours is None else "test"
-    labels = np.array([record.label for record in images.split(split)])
-
-    def correct(trial: int) -> NDArray[np.bool_] | None:
-        if split == "val":
-            return np.asarray(_logits(run, trial).argmax(1) == labels)
-        kept = load_kept(run, trial)
-        return None if kept is None else np.asarray(kept.judge(images.split("test")).argmax(1) == labels)
-
-    mine = correct(number) if ours is None else ours
-    others = {trial: correct(trial) for trial in recipes if trial != number}
-    assert mine is not None
-    chosen_from = candidates.correct if ours is None else None
-    return [
-        compare(recipes[trial], trial, split, mine, theirs, chosen_from)
-        for trial, theirs in others.items()
-        if theirs is not None
-    ]
-
-
 def _candidates(run: Run, images: ImageSet, pruned: bool) -> Candidates:
     """Every trial that was trained: pruned ones were candidates too. With folds, those did not judge all images."""
     numbers = run.ranked(pruned=pruned)
     labels = np.array([record.label for record in images.split("val")])
-    return Candidates.from_logits(numbers, (_logits(run, n) for n in numbers), labels)
+    return Candidates.from_logits(numbers, (kept_logits(run, n) for n in numbers), labels)
 
 
 def _judged_apart(found: ImageSet, config: Config) -> list[tuple[Record, ...]]:
@@ -247,16 +205,11 @@ def _judged_apart(found: ImageSet, config: Config) -> list[tuple[Record, ...]]:
 def _suspects(run: Run, images: ImageSet) -> pd.DataFrame:
     records = images.split("val")
     return label_suspects(
-        (_logits(run, number) for number in run.ranked()),
+        (kept_logits(run, number) for number in run.ranked()),
         np.array([record.label for record in records]),
         [record.path for record in records],
         images.classes,
     )
-
-
-def _logits(run: Run, number: int) -> Logits:
-    """What a trial said of each validation image at its best epoch, ``[N, C]``."""
-    return np.asarray(np.load(trial_folder(run.folder, number) / LOGITS))
 
 
 def _facts(predictions: pd.DataFrame) -> dict[str, Any]:

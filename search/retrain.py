@@ -11,12 +11,12 @@ import torch
 from numpy.typing import NDArray
 
 from search.calibration import confidences
-from search.folder import read_settings
+from search.folder import read_settings, trial_folder
 from search.results import Run, names
 from trainable.bundle import Bundle, save_bundle
 from trainable.images import ImageSet, Record
 from trainable.settings import TrialSettings
-from trainable.training import Training
+from trainable.training import LOGITS, Training
 from trainable.trial import start_training
 
 Logits = NDArray[np.float32]
@@ -82,6 +82,11 @@ def load_kept(run: Run, number: int) -> Retrained | None:
     settings = read_settings(run.folder, number)
     training = start_training(settings)
     return Retrained(settings, training, same_curve=None) if training.load_best() else None
+
+
+def kept_logits(run: Run, number: int) -> Logits:
+    """What a trial said of each validation image at its best epoch, ``[N, C]``."""
+    return np.asarray(np.load(trial_folder(run.folder, number) / LOGITS))
 
 
 def predictions_table(images: ImageSet, split: str, logits: Logits, temperature: float) -> pd.DataFrame:
