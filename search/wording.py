@@ -13,7 +13,7 @@ def paragraphs(verdict: Verdict) -> list[str]:
         kept = ["Sealed test images are kept for the best trial."] if verdict.sealed else []
         first = [_asked_for(verdict), *kept]
     else:
-        first = [_quality(verdict), _worth(verdict), *_finalists(verdict), _optimism(verdict)]
+        first = [_quality(verdict), _worth(verdict), *_tests(verdict), *_finalists(verdict), _optimism(verdict)]
     return [*first, *_calibration(verdict), *_training(verdict), *_openings(verdict), *_arithmetic(verdict)]
 
 
@@ -54,35 +54,45 @@ def _worth(verdict: Verdict) -> str:
     if not compared:
         return "There is none of the tutorial's recipes to compare with: none was trained to its end."
     judged = f"on the same {compared[0].images:,} {_IMAGES[compared[0].split]}"
-    each = "; ".join(_difference(one) for one in compared)
+    each = " and ".join(_difference(one) for one in compared)
     better = [one.name for one in compared if (one.proven or 0) > 0]
     worse = [one.name for one in compared if (one.proven or 0) < 0]
-    flattered = compared[0].after_choice is not None
-    choice = f", also allowing for the choice among {verdict.candidates} configurations" if flattered else ""
+    choice = "" if compared[0].after_choice is None else f" and than the choice among {verdict.candidates} explains"
     if worse:
         return f"The search was not worth it, {_quoted(worse)} did better: {judged} the chosen trial is {each}."
     if len(better) == len(compared):
         return f"The search was worth it: {judged} it is {each}. That is more than chance{choice}."
     if better:
-        beat = f"The search beat the tutorial's recipe {_quoted(better)}{choice}, but not both for certain"
+        beat = f"The search beat the tutorial's recipe {_quoted(better)}, but not both for certain"
         return f"{beat}: {judged} it is {each}."
-    decides = (
-        "What decides is the last p, which must be below 0.05: the winner was chosen on these images, which flatter it."
-        if flattered
-        else "What decides is the test, which takes p < 0.05; on few images such an interval is too narrow."
-    )
     untold = "Whether the search bought anything over the tutorial's recipes cannot be told"
-    return f"{untold}: {judged} it is {each}. {decides}"
+    return f"{untold}: {judged} it is {each}, which can be chance."
 
 
 def _difference(comparison: Comparison) -> str:
     better = "more" if comparison.difference >= 0 else "less"
+    return f"{abs(comparison.difference) * 100:.1f} points {better} accurate than “{comparison.name}”"
+
+
+def _tests(verdict: Verdict) -> list[str]:
+    compared = verdict.comparisons
+    if not compared or verdict.recipe:
+        return []
+    each = "; ".join(_test(one) for one in compared)
+    decides = (
+        "The test decides, with p < 0.05; on few images such an interval is too narrow."
+        if compared[0].after_choice is None
+        else "Both p must be below 0.05: the winner was chosen on these images, which flatter it."
+    )
+    return [f"These differences in points, with their 95 % intervals and the exact McNemar test: {each}. {decides}"]
+
+
+def _test(comparison: Comparison) -> str:
     after = comparison.after_choice
-    choice = "" if after is None else f", and after the choice, by White's reality check, p = {after:.2g}"
+    choice = "" if after is None else f", and allowing for the choice p = {after:.2g} (White's reality check)"
     return (
-        f"{abs(comparison.difference) * 100:.1f} points {better} accurate than “{comparison.name}” (95 % interval "
-        f"{comparison.low * 100:+.1f} to {comparison.high * 100:+.1f}; exact McNemar test, p = {comparison.chance:.2g}"
-        f"{choice})"
+        f"over “{comparison.name}” {comparison.difference * 100:+.1f} ({comparison.low * 100:+.1f} to "
+        f"{comparison.high * 100:+.1f}), p = {comparison.chance:.2g}{choice}"
     )
 
 

@@ -54,11 +54,11 @@ def test_a_model_no_better_than_a_constant_answer_is_called_that(answer, test, b
         ([ALL, HEAD], "The search beat the tutorial's recipe “train the head only”, but not both for certain: "),
         (
             [dataclasses.replace(HEAD, after_choice=0.02)],
-            "That is more than chance, also allowing for the choice among 30",
+            "That is more than chance and than the choice among 30 explains.",
         ),
         (
             [dataclasses.replace(HEAD, after_choice=0.2)],
-            "What decides is the last p, which must be below 0.05: the winner",
+            "accurate than “train the head only”, which can be chance.",
         ),
         ([dataclasses.replace(HEAD, difference=-0.05, after_choice=1.0)], "The search was not worth it, "),
         ([ALL], "Whether the search bought anything over the tutorial's recipes cannot be told: "),
@@ -76,9 +76,11 @@ def test_whether_the_search_was_worth_it(comparisons, worth) -> None:
 def test_the_test_decides_and_not_the_interval() -> None:
     """Of 10 images the bootstrap's interval can leave out 0 where McNemar's exact test sees nothing."""
     few = dataclasses.replace(ALL, images=10, difference=0.4, low=0.1, high=0.7, chance=0.12)
-    assert "What decides is the test, which takes p < 0.05; on few images such an interval is too narrow." in said(
-        comparisons=[few]
-    )
+    found = said(comparisons=[few])
+    assert "it is 40.0 points more accurate than “fine-tune everything”, which can be chance." in found
+    assert "over “fine-tune everything” +40.0 (+10.0 to +70.0), p = 0.12. The test decides, with p < 0.05" in found
+    chosen = said(comparisons=[dataclasses.replace(few, after_choice=0.4)])
+    assert "p = 0.12, and allowing for the choice p = 0.4 (White's reality check). Both p must be below 0.05" in chosen
 
 
 def test_the_finalists_are_told_by_name() -> None:
