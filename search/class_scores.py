@@ -5,7 +5,6 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 
-from search.results import names
 from trainable.epoch import confusion_matrix
 
 
@@ -23,7 +22,7 @@ def class_scores(predictions: pd.DataFrame, classes: Sequence[str]) -> pd.DataFr
     with np.errstate(invalid="ignore"):
         return pd.DataFrame(
             {
-                "class": names(classes),
+                "class": list(classes),
                 "precision": hit / said,
                 "recall": hit / actual,
                 "f1": 2 * hit / (actual + said),

@@ -123,7 +123,6 @@ def _tables(judgement: Judgement) -> list[Table]:
                     for pair in judgement.duplicates
                 ],
                 columns=["path", "split", "other_path", "other_split", "similarity"],
-                dtype=object,
             ),
         ),
     ]

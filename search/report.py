@@ -65,6 +65,8 @@ def make_report(
     Raises:
         InputError: no such run or trial, or none that was trained.
     """
+    import pandas as pd
+
     from search.config import load_config
     from search.folder import trial_folder
     from search.judgement import judge
@@ -81,9 +83,11 @@ def make_report(
             enough = "went through all folds" if folds else "was trained at least one epoch"
             raise InputError(f"--trial must be one that {enough}: {', '.join(map(str, trained))}; got {trial}")
     out = folder if trial is None else trial_folder(folder, trial) / "report"
-    judgement = judge(run, config, trial, out / "best", address, say)
-    (out / "report.json").write_text(json.dumps(judgement.to_dict(), indent=2))
-    present(run, config, judgement, out)
+    # Names of files and classes need not be text: Arrow cannot hold those, Python can.
+    with pd.option_context("mode.string_storage", "python"):
+        judgement = judge(run, config, trial, out / "best", address, say)
+        (out / "report.json").write_text(json.dumps(judgement.to_dict(), indent=2))
+        present(run, config, judgement, out)
     for paragraph in paragraphs(judgement.verdict):
         say(paragraph)
     say(f"report: {out / 'report.html'}")

@@ -1,6 +1,6 @@
 """A run's folder as tables: written from the study, read by everyone else."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -155,13 +155,8 @@ def _across_folds(curves: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(means, columns=curves.columns.drop("fold")).astype({"trial": int, "epoch": int})
 
 
-def names(values: Iterable[object]) -> "pd.Series[Any]":
-    """A column of names of files or classes, as Python's strings: those need not be text, pandas' own must be."""
-    return pd.Series([str(value) for value in values], dtype=object)
-
-
 def write_table(table: pd.DataFrame, file: Path) -> None:
     """Write a table as CSV; the file is whole or not there."""
     partial = file.with_name("." + file.name)
-    table.to_csv(partial, index=False, errors="surrogateescape")
+    table.to_csv(partial, index=False, errors="surrogateescape")  # names of files need not be text
     partial.replace(file)

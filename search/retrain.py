@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from search.calibration import confidences
 from search.folder import read_settings, trial_folder
-from search.results import Run, names
+from search.results import Run
 from trainable.bundle import Bundle, save_bundle
 from trainable.images import ImageSet, Record
 from trainable.settings import TrialSettings
@@ -96,9 +96,9 @@ def predictions_table(images: ImageSet, split: str, logits: Logits, temperature:
     return pd.DataFrame(
         {
             "split": split,
-            "path": names(record.path for record in records),
-            "class": names(images.classes[record.label] for record in records),
-            "predicted": names(images.classes[i] for i in logits.argmax(1)),
+            "path": [str(record.path) for record in records],
+            "class": [images.classes[record.label] for record in records],
+            "predicted": [images.classes[i] for i in logits.argmax(1)],
             "confidence": confidence,
             "correct": correct,
         }

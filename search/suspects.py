@@ -8,8 +8,6 @@ import pandas as pd
 from numpy.typing import NDArray
 from scipy.special import softmax
 
-from search.results import names
-
 
 def label_suspects(
     logits: Iterable[NDArray[np.float32]],
@@ -46,9 +44,9 @@ def label_suspects(
     found = (confident.max(1) > 0) & (suggested != labels) & (share[rows, suggested] > 0.5)
     table = pd.DataFrame(
         {
-            "path": names(paths),
-            "class": names(classes[label] for label in labels),
-            "suggested": names(classes[label] for label in suggested),
+            "path": [str(path) for path in paths],
+            "class": [classes[label] for label in labels],
+            "suggested": [classes[label] for label in suggested],
             "probability": mean[rows, suggested],
             "agreeing": share[rows, suggested],
         },

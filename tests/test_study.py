@@ -15,7 +15,7 @@ from search.config import PrunerConfig, SamplerConfig, SearchConfig
 from search.executor import Execution
 from search.history import TIE_BREAK, ranked_value, real_trials
 from search.method import PrunerConfig as Pruner
-from search.results import load_run, names, write_table, write_tables
+from search.results import load_run, write_table, write_tables
 from search.space import Categorical, Float, Int, Parameter, Space
 from search.storage import open_study
 from search.study import FirstTrial, Study
@@ -491,5 +491,5 @@ def test_a_trial_that_the_time_budget_cut_off_counts_its_whole_folds(tmp_path):
 def test_a_table_holds_whatever_a_file_can_be_called(tmp_path):
     """Such as one whose name was written in Latin-1."""
     file = tmp_path / os.fsdecode(b"caf\xe9.jpg")
-    write_table(pd.DataFrame({"path": names([file])}), tmp_path / "table.csv")
+    write_table(pd.DataFrame({"path": pd.Series([str(file)], dtype=object)}), tmp_path / "table.csv")
     assert (tmp_path / "table.csv").read_bytes() == b"path\n" + os.fsencode(file) + b"\n"
