@@ -242,7 +242,7 @@ def test_two_processes_download_once(server, tmp_path):
     command = [sys.executable, "-c", code, server.url, str(tmp_path / "file.zip")]
     root = Path(download.__code__.co_filename).parents[1]
     workers = [subprocess.Popen(command, cwd=root, stdout=subprocess.PIPE, text=True) for _ in range(2)]
-    outputs = [worker.communicate(timeout=10)[0] for worker in workers]
+    outputs = [worker.communicate(timeout=120)[0] for worker in workers]
     assert [worker.returncode for worker in workers] == [0, 0]
     assert sum("waiting for another process" in output for output in outputs) == 1
     assert (tmp_path / "file.zip").read_bytes() == BODY

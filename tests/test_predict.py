@@ -194,7 +194,7 @@ def test_ctrl_c_leaves_what_was_done(bundle, photos, tmp_path):
         for _ in range(6):
             process.stdout.readline()
         process.send_signal(signal.SIGINT)
-        rest, errors = process.communicate(timeout=60)
+        rest, errors = process.communicate(timeout=300)
     assert process.returncode == 130, errors
     assert errors == ""
     rows, objects = pd.read_csv(table), [json.loads(line) for line in lines.read_text().splitlines()]

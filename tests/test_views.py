@@ -70,7 +70,7 @@ def test_a_view_is_the_same_in_another_process() -> None:
         capture_output=True,
         text=True,
         check=True,
-        timeout=120,
+        timeout=600,
     )
     assert done.stdout.split() == [fingerprint()]
 
