@@ -1,12 +1,15 @@
 """What several test files share. Nothing heavy is imported before a test asks for it."""
 
 import os
+import signal
 import socket
 from pathlib import Path
 
 import pytest
 
 os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
+# What a shell starts in the background ignores Ctrl-C, and so would the processes that tests interrupt.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 os.environ["WANDB_MODE"] = "disabled"
 
 
