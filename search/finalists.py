@@ -154,10 +154,12 @@ def hopeless(
     for trial, score in zip(table["trial"], table["score"].astype(float), strict=True):
         scores.setdefault(trial, []).append(sign * score)
     own = scores.pop(finalist.trial, [])
-    whole = {trial: each for trial, each in scores.items() if len(each) >= seeds and not math.isnan(sum(each))}
-    if not own:
-        whole = {trial: each for trial, each in whole.items() if costs[trial] <= finalist.cost}
-    leader = max(whole.values(), key=fmean, default=[-math.inf])
+    whole = [
+        each
+        for trial, each in scores.items()
+        if len(each) >= seeds and not math.isnan(sum(each)) and (own or costs[trial] <= finalist.cost)
+    ]
+    leader = max(whole, key=fmean, default=[-math.inf])
     if not own:
         error = stdev(leader) / math.sqrt(len(leader)) if len(leader) > 1 else 0
         return sign * in_search < fmean(leader) + error

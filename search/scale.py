@@ -3,7 +3,6 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from itertools import pairwise
 
 import numpy as np
 import pandas as pd
@@ -49,9 +48,10 @@ def make_scale(name: str, values: pd.Series) -> Scale | None:
     if not len(distinct):
         return None
     scale = _log(name, numbers, distinct) if _is_log(distinct) else _linear(name, numbers, distinct)
-    if len(distinct) <= _FEW and len(known) >= 2 * len(distinct) and _crowded(scale.ticks):
+    ticks = _apart(scale.ticks)
+    if len(distinct) <= _FEW and len(known) >= 2 * len(distinct) and len(ticks) < len(scale.ticks):
         return _choices(name, values, list(distinct))
-    return replace(scale, ticks=_apart(scale.ticks))
+    return replace(scale, ticks=ticks)
 
 
 def _is_log(distinct: NDArray[np.float64]) -> bool:
@@ -110,10 +110,6 @@ def _choices(name: str, values: pd.Series, distinct: Sequence[object]) -> Scale:
     places = [math.nan if pd.isna(raw) else where[key] for key, raw in zip(keys, values, strict=True)]
     ticks = [(at, label(key if isinstance(key, str) else f"{key:.4g}", 16)) for key, at in where.items()]
     return Scale(name, "choices", np.array(places), tuple(ticks))
-
-
-def _crowded(ticks: Sequence[tuple[float, str]]) -> bool:
-    return any(after - before < _ROOM for (before, _), (after, _) in pairwise(ticks))
 
 
 def _apart(ticks: Sequence[tuple[float, str]]) -> tuple[tuple[float, str], ...]:
