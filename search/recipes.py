@@ -7,7 +7,7 @@ from search.comparison import Comparison, compare
 from search.estimate import Candidates
 from search.plan import MOVED, RECIPES
 from search.results import Run
-from search.retrain import kept_logits, load_kept
+from search.retrain import load_kept
 from trainable.images import ImageSet
 
 
@@ -29,17 +29,16 @@ def compare_with_recipes(
     """The winner against each recipe, both as the search trained them, with the weights of their best epochs.
 
     Args:
-        candidates: what the winner was chosen from by the validation images.
+        candidates: what the winner was chosen from by the validation images; the recipes are among them.
         ours: whether the winner is right on each test image, where they were opened; else validation images decide.
     """
     split = "val" if ours is None else "test"
-    labels = np.array([record.label for record in images.split(split)])
 
     def correct(trial: int) -> NDArray[np.bool_] | None:
-        if split == "val":
-            return np.asarray(kept_logits(run, trial).argmax(1) == labels)
-        kept = load_kept(run, trial)
-        return None if kept is None else np.asarray(kept.judge(images.split("test")).argmax(1) == labels)
+        if ours is None:
+            return candidates.correct[candidates.trials.index(trial)]
+        kept, test = load_kept(run, trial), images.split("test")
+        return None if kept is None else np.asarray(kept.judge(test).argmax(1) == [record.label for record in test])
 
     mine = correct(number) if ours is None else ours
     others = {trial: correct(trial) for trial in recipes if trial != number}
