@@ -15,7 +15,6 @@ from trainable.errors import InputError
 from trainable.images import ImageSet
 from trainable.lock import take_lock
 from trainable.settings import TrialSettings
-from trainable.sources import SOURCES
 
 if TYPE_CHECKING:
     from search.plan import Plan
@@ -50,6 +49,11 @@ def holding(run: Path) -> Iterator[None]:
         stream.write(str(os.getpid()))
         stream.flush()
         yield
+
+
+def held_since(run: Path) -> float:
+    """When the process that is at work on the run began, in seconds since 1970."""
+    return (run / _LOCK).stat().st_mtime
 
 
 def study_address(run: Path, config: Config) -> tuple[str, str]:
@@ -105,21 +109,19 @@ def write_settings(settings: TrialSettings) -> TrialSettings:
 
 
 def read_settings(run: Path, number: int) -> TrialSettings:
-    """The settings of trial ``number``, with the paths of where the run lies now."""
+    """The settings of trial ``number``, with the paths of where the run lies now, for the process at work on it."""
     file = trial_folder(run, number) / SETTINGS
     try:
         settings = TrialSettings.model_validate_json(file.read_text())
     except FileNotFoundError as error:
         raise InputError(f"the trial must be one of the run's; {run} has no trial {number}") from error
-    return settings.model_copy(update={"images": run / IMAGES, "folder": file.parent})
+    memo = settings.memo and settings.memo.model_copy(update={"since": held_since(run)})
+    return settings.model_copy(update={"images": run / IMAGES, "folder": file.parent, "memo": memo})
 
 
 def _resolved(plan: "Plan") -> dict[str, Any]:
     """The configuration with every default written out, and what was found: data, weights, versions."""
     tree = plan.config.resolved()
-    tree["data"]["source"] = [name if name in SOURCES else _absolute(name) for name in plan.config.data.source]
-    if tree["model"]["weights"] not in ("pretrained", "random"):
-        tree["model"]["weights"] = _absolute(tree["model"]["weights"])
     if "backbone" not in tree["space"]:
         tree["model"]["backbone"] = list(plan.backbones)
     tree["record"] = {
@@ -137,8 +139,3 @@ def _resolved(plan: "Plan") -> dict[str, Any]:
         "versions": {"python": sys.version.split()[0], **{name: version(name) for name in _PACKAGES}},
     }
     return tree
-
-
-def _absolute(path: str) -> str:
-    """The same file from wherever the configuration is read."""
-    return str(Path(path).expanduser().resolve())

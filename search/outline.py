@@ -7,8 +7,9 @@ from collections.abc import Iterator
 import torch
 
 from search.config import Config
-from search.plan import Plan, describe_values, fold_sizes, memo_folder
+from search.plan import Plan, describe_values, fold_sizes
 from search.resources import share_out
+from search.shelves import memo_folder
 from trainable.backbone import Backbone
 from trainable.images import ImageSet
 from trainable.memo import format_bytes

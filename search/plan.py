@@ -1,6 +1,6 @@
 """What will run, found out before it does: the images, the backbones and their stages, the space in numbers."""
 
-import math
+import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,20 +8,18 @@ from typing import Any
 
 import torch
 
-from search.config import Config, MemoConfig
+from search.config import Config
 from search.depths import resolve_depths
-from search.setting import CHANGES_VIEWS
-from search.shelves import Shelf, choose_shelves, default_budget
+from search.shelves import Shelf, choose_for, memo_budget, memo_folder
 from search.space import Space
 from search.study import FirstTrial, Proposal
 from trainable.backbone import Backbone, load_backbone
-from trainable.cache import cache_folder
 from trainable.errors import InputError
-from trainable.frozen import PRECISIONS, resolve_precision
+from trainable.frozen import resolve_precision
 from trainable.images import ImageSet
-from trainable.memo import MEMO
 from trainable.model_zoo import WeightsUnavailableError
 from trainable.settings import MemoSettings, TrainSettings, TrialSettings
+from trainable.sources import SOURCES
 
 Say = Callable[[str], None]
 
@@ -71,6 +69,7 @@ class Plan:
             folds=self.config.data.folds,
             seed=self.config.search.seed,
             threads=threads,
+            gpu=self.config.resources.gpus != 0,
             folder=folder,
             keep_best=proposal.first,
             memo=self._memo(backbone, since),
@@ -101,14 +100,13 @@ def make_plan(config: Config, images: ImageSet, say: Say) -> Plan:
     )
     _check_fixed_depth(config, backbones)
     _check_batch_sizes(config, space, len(images.split("train")) - max(folds, default=0))
-    config = _with_precision(config)
+    config = _with_precision(_with_whole_paths(config))
     first = _first_trials(config, space, backbones, notes)
     if len(first) >= config.search.trials:  # nothing is left for the sampler to learn
         first = _longest_first(first[: config.search.trials], config.train, backbones)
-    budget = config.memo.budget
-    if budget is None:
-        budget = default_budget(memo_folder(config.memo))
-    shelves = {name: _choose_shelves(config, images, backbone, space, budget) for name, backbone in backbones.items()}
+    budget = memo_budget(config.memo, notes)
+    share = budget // len(backbones)
+    shelves = {name: choose_for(config, images, backbone, space, share) for name, backbone in backbones.items()}
     return Plan(config, images, backbones, space, first, shelves, budget, tuple(notes))
 
 
@@ -131,11 +129,6 @@ def fold_sizes(config: Config, images: ImageSet) -> tuple[int, ...]:
     if config.data.folds is None:
         return ()
     return tuple(len(fold) for fold in images.folds(config.data.folds, config.search.seed))
-
-
-def memo_folder(memo: MemoConfig) -> Path:
-    """Where the memo lies."""
-    return Path(memo.folder).expanduser().resolve() if memo.folder is not None else cache_folder() / MEMO
 
 
 def describe_values(values: Mapping[str, Any]) -> str:
@@ -167,28 +160,25 @@ def _load_backbones(config: Config, classes: int, notes: list[str]) -> dict[str,
 
 def _with_precision(config: Config) -> Config:
     """``precision: auto`` decided here and now: all trials of a search compute in the same one, wherever they run."""
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    device = torch.device("cuda" if config.resources.gpus != 0 and torch.cuda.is_available() else "cpu")
     precision = resolve_precision(config.train.precision, device)
     return config.model_copy(update={"train": config.train.model_copy(update={"precision": precision})})
 
 
-def _choose_shelves(
-    config: Config, images: ImageSet, backbone: Backbone, space: Space, budget: int
-) -> tuple[Shelf, ...]:
-    train = config.train
-    depths = [
-        depth
-        for parameter in space.parameters
-        if parameter.key == "freeze_depth" and backbone.name in parameter.when.get("backbone", (backbone.name,))
-        for depth in parameter.domain.values() or ()
-    ] or [backbone.depth(train.freeze_depth)]
-    kinds = math.prod(len(p.domain.values() or ()) for p in space.parameters if p.key in CHANGES_VIEWS)
-    views = kinds * (train.views or train.epochs)
-    # The images that the plain view is made of: with folds, each image validates in one of them.
-    plain = images.split("val") if config.data.folds is None else images.split("train")
-    count = len(images.split("train")) * views + len(plain)
-    size = PRECISIONS[train.precision].itemsize
-    return choose_shelves(backbone, [int(depth) for depth in depths], count, size, budget)
+def _with_whole_paths(config: Config) -> Config:
+    """Workers, and later reports, may run in another folder than this process."""
+
+    def whole(path: str) -> str:
+        return str(Path(os.path.expanduser(path)).resolve())  # a user who is not there stays as written, as in a shell
+
+    source = tuple(name if name in SOURCES else whole(name) for name in config.data.source)
+    weights = config.model.weights
+    weights = weights if weights in ("pretrained", "random") else whole(weights)
+    changed = {
+        "data": config.data.model_copy(update={"source": source}),
+        "model": config.model.model_copy(update={"weights": weights}),
+    }
+    return config.model_copy(update=changed)
 
 
 def _check_fixed_depth(config: Config, backbones: Mapping[str, Backbone]) -> None:

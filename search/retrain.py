@@ -16,7 +16,7 @@ from search.results import Run
 from trainable.bundle import Bundle, save_bundle
 from trainable.images import ImageSet, Record
 from trainable.settings import TrialSettings
-from trainable.training import LOGITS, Training
+from trainable.training import Training, logits_file
 from trainable.trial import start_training
 
 Logits = NDArray[np.float32]
@@ -86,7 +86,7 @@ def load_kept(run: Run, number: int) -> Retrained | None:
 
 def kept_logits(run: Run, number: int) -> Logits:
     """What a trial said of each validation image at its best epoch, ``[N, C]``."""
-    return np.asarray(np.load(trial_folder(run.folder, number) / LOGITS))
+    return np.asarray(np.load(logits_file(trial_folder(run.folder, number), int(run.row(number)["best_epoch"]))))
 
 
 def predictions_table(images: ImageSet, split: str, logits: Logits, temperature: float) -> pd.DataFrame:

@@ -179,7 +179,7 @@ def _seconds(text: str) -> float:
 def _search(folder: Path, plan: "Plan", options: argparse.Namespace, say: "Journal", started: "Started") -> str:
     """Run the trials; why the search ended, in words."""
     from search.experiment import run_experiment
-    from search.folder import CONFIG, IMAGES, study_address, trial_folder, write_settings
+    from search.folder import IMAGES, held_since, study_address, trial_folder, write_settings
     from search.progress import Progress
     from search.results import write_tables
     from search.storage import open_study
@@ -194,11 +194,10 @@ def _search(folder: Path, plan: "Plan", options: argparse.Namespace, say: "Journ
     cluster = started(plan.config.resources)
     say(f"running {search.trials} trials, {cluster.concurrency} at a time; results go to {folder}")
     progress = Progress(search.trials, search.metric, study.counts(), note=say.note, folds=folds)
-    began = (folder / CONFIG).stat().st_mtime
 
     def make_settings(proposal: "Proposal") -> "TrialSettings":
         own = trial_folder(folder, proposal.number)
-        return write_settings(plan.settings(proposal, folder / IMAGES, own, cluster.threads, began))
+        return write_settings(plan.settings(proposal, folder / IMAGES, own, cluster.threads, held_since(folder)))
 
     def write() -> None:
         write_tables(folder, *study.tables(), plan.space.keys)

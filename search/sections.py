@@ -83,7 +83,8 @@ class SearchConfig(Section):
 
     trials: Annotated[int, Field(ge=1)] = 30
     time_budget: Annotated[float, BeforeValidator(seconds), Field(gt=0)] | None = None
-    """Seconds after which no trial is started; None: no limit. In YAML also 90s, 10m, 1h30m."""
+    """Seconds after which the search ends, and what still runs counts as pruned; None: no limit. In YAML also 90s, 10m,
+    1h30m."""
     target: float | None = None
     """The value of the metric with which the search ends; None: none."""
     metric: Annotated[str, BeforeValidator(_metric)] = "val_accuracy"

@@ -1,13 +1,22 @@
 """Which depths' activations are worth their bytes in the memo."""
 
 import math
+import os
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+from search.config import Config, MemoConfig
+from search.space import Space
 from trainable.backbone import Backbone
-from trainable.memo import format_bytes
+from trainable.blocks import BlockStore
+from trainable.cache import cache_folder
+from trainable.frozen import PRECISIONS
+from trainable.images import ImageSet
+from trainable.memo import MEMO, format_bytes
+from trainable.settings import TrainSettings
 
 DEFAULT_BUDGET = 20 * 2**30
 FREE_SHARE = 0.25
@@ -26,6 +35,38 @@ class Shelf:
     """Of all images and views."""
     kept: bool
     reason: str
+
+
+def memo_folder(memo: MemoConfig) -> Path:
+    """Where the memo lies."""
+    return Path(os.path.expanduser(memo.folder)).resolve() if memo.folder is not None else cache_folder() / MEMO
+
+
+def memo_budget(memo: MemoConfig, notes: list[str]) -> int:
+    """The bytes that it may take; a note is added where its folder cannot be used."""
+    if not memo.enabled:
+        return 0
+    folder = memo_folder(memo)
+    problem = BlockStore(folder, 0, 0).problem()
+    if problem is not None:
+        notes.append(f"the memo cannot be used, so every trial computes its frozen stages anew: {problem}")
+    return default_budget(folder) if memo.budget is None else memo.budget
+
+
+def choose_for(config: Config, images: ImageSet, backbone: Backbone, space: Space, budget: int) -> tuple[Shelf, ...]:
+    """What is worth keeping for the trials of a search: see `choose_shelves`."""
+    train = config.train
+    depths = [
+        depth
+        for parameter in space.parameters
+        if parameter.key == "freeze_depth" and backbone.name in parameter.when.get("backbone", (backbone.name,))
+        for depth in parameter.domain.values() or ()
+    ] or [backbone.depth(train.freeze_depth)]
+    # The images that the plain view is made of: with folds, each image validates in one of them.
+    plain = images.split("val") if config.data.folds is None else images.split("train")
+    count = len(images.split("train")) * _count_views(train, space) + len(plain)
+    size = PRECISIONS[train.precision].itemsize
+    return choose_shelves(backbone, [int(depth) for depth in depths], count, size, budget)
 
 
 def choose_shelves(
@@ -68,9 +109,25 @@ def choose_shelves(
 
 
 def default_budget(folder: Path) -> int:
-    """The bytes that a memo in ``folder`` may take where nothing else is said."""
-    there = next(parent for parent in (folder, *folder.parents) if parent.exists())
-    return min(DEFAULT_BUDGET, int(shutil.disk_usage(there).free * FREE_SHARE))
+    """The bytes that a memo in ``folder`` may take where nothing else is said; those that it takes count as free, or it
+    would have to shrink from one search to the next."""
+    there = next(
+        parent for parent in (folder, *folder.parents) if os.path.exists(parent)
+    )  # False where it may not look
+    taken = sum(view.bytes for view in BlockStore(folder, 0, 0).views())
+    return min(DEFAULT_BUDGET, int((shutil.disk_usage(there).free + taken) * FREE_SHARE))
+
+
+def _count_views(train: TrainSettings, space: Space) -> int:
+    """Different views of a training image that the trials can have; without augmentation all are the plain one."""
+
+    def values(key: str) -> set[Any]:
+        searched = {value for p in space.parameters if p.key == key for value in p.domain.values() or ()}
+        return searched or {getattr(train, key)}
+
+    each = {"none": 0, "flip": 1, "crop": len(values("crop_scale"))}
+    kinds = sum(each[augmentation] for augmentation in values("augmentation"))
+    return kinds * (train.views or train.epochs) + ("none" in values("augmentation"))
 
 
 def _flops_before(backbone: Backbone) -> Mapping[int, float]:

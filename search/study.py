@@ -110,6 +110,8 @@ class Study:
             return ""
         if not known:
             trial.set_user_attr("node", node)
+        if scores is not None:  # before the epoch, which after a crash in between will be told again
+            trial.set_user_attr("scores", list(scores))
         known.append(metrics)
         trial.set_user_attr(f"epoch:{len(known):04}", dict(metrics))
         so_far = mean_metrics([m for m in known if m["epoch"] == metrics["epoch"]])
@@ -117,7 +119,6 @@ class Study:
         # Asked even of trials that always run in full: the pruner compares later ones with what it saw of these.
         reason = "pruned" if metrics.get("fold", 1) == 1 and trial.should_prune() else ""
         if scores is not None:
-            trial.set_user_attr("scores", list(scores))
             reason = reason or self._lost(scores, int(metrics["fold"]))
         return "" if "first" in trial.user_attrs else reason
 

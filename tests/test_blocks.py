@@ -158,6 +158,13 @@ def test_where_the_folder_is_removed_meanwhile_nothing_is_stored_and_nothing_fai
         assert shelf.load(0, 0) is None
 
 
+def test_a_folder_that_cannot_be_used_has_a_problem_and_others_have_none(tmp_path) -> None:
+    assert store_in(tmp_path / "new").problem() is None
+    assert list((tmp_path / "new").iterdir()) == []
+    (tmp_path / "file").touch()
+    assert "Not a directory" in str(store_in(tmp_path / "file" / "memo").problem())
+
+
 def test_a_folder_that_is_a_file_is_no_room(tmp_path) -> None:
     (tmp_path / "memo").write_text("")
     with store_in(tmp_path / "memo").open("a", lambda: {}) as shelf:

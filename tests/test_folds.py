@@ -23,7 +23,7 @@ from trainable.settings import (
     mean_metrics,
 )
 from trainable.splits import deal_folds
-from trainable.training import CHECKPOINT, LOGITS, Training
+from trainable.training import CHECKPOINT, Training, logits_file
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -174,8 +174,10 @@ def test_resumed_in_any_epoch_of_any_fold_it_ends_as_if_it_had_not_been_interrup
     assert clockless(again.history) == clockless(straight.history)
     assert all(torch.equal(value, state[name]) for name, value in network.model.state_dict().items())
     assert again.image_scores() == straight.image_scores()
-    assert (tmp_path / "cut" / LOGITS).read_bytes() == (tmp_path / "straight" / LOGITS).read_bytes()
-    assert {file.name for file in (tmp_path / "cut").iterdir()} == {CHECKPOINT, LOGITS}
+    cut, kept = (logits_file(tmp_path / folder, again.best_epoch) for folder in ("cut", "straight"))
+    assert cut.read_bytes() == kept.read_bytes()
+    again.forget_other_logits()
+    assert set((tmp_path / "cut").iterdir()) == {tmp_path / "cut" / CHECKPOINT, cut}
 
 
 @pytest.mark.parametrize("metric", METRICS)
@@ -189,7 +191,8 @@ def test_the_kept_logits_are_out_of_fold_and_of_the_best_epoch(images, network, 
         fold, epoch = metrics["fold"], metrics["epoch"]
         said[fold - 1, epoch - 1, list(folds[fold - 1])] = training.predict("val")[0].numpy()
         whole = max(fold - (epoch < settings.train.epochs), 1)
-        kept, best = np.load(tmp_path / "trial" / LOGITS), training.best_epoch
+        best = training.best_epoch
+        kept = np.load(logits_file(tmp_path / "trial", best))
         for number, held in enumerate(folds):
             if number < whole:
                 assert np.array_equal(kept[list(held)], said[number, best - 1][list(held)])
@@ -203,7 +206,8 @@ def test_the_kept_logits_are_out_of_fold_and_of_the_best_epoch(images, network, 
         expected = image_scores(torch.from_numpy(np.nan_to_num(kept)), labels, metric)[order]
         assert scores == pytest.approx(expected.tolist(), abs=1e-6)
     mean = across_folds(training.history)[training.best_epoch - 1]
-    per_fold = [score(torch.from_numpy(np.load(tmp_path / "trial" / LOGITS)[list(f)]), labels[list(f)]) for f in folds]
+    kept = torch.from_numpy(np.load(logits_file(tmp_path / "trial", training.best_epoch)))
+    per_fold = [score(kept[list(fold)], labels[list(fold)]) for fold in folds]
     assert mean[metric] == pytest.approx(np.mean([one[metric.removeprefix("val_")] for one in per_fold]), rel=1e-9)
 
 
@@ -226,7 +230,7 @@ def test_what_no_image_validates_is_trained_all_the_same(images, network, tmp_pa
     for metrics in training.history:
         assert all(np.isnan(metrics[name]) for name in METRICS)
         assert np.isfinite(metrics["train_loss"])
-    assert not (tmp_path / "trial" / LOGITS).exists()
+    assert not list((tmp_path / "trial").glob("*.npy"))
 
 
 # --- scores ---

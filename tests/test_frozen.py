@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
+import trainable.frozen
 from trainable.backbone import load_backbone
 from trainable.errors import InputError
 from trainable.frozen import FrozenPass, _cpu, resolve_precision
@@ -104,7 +105,7 @@ def test_whatever_decides_the_bits_has_a_key_of_its_own(frozen, records) -> None
     keys += [replace(frozen, seed=1).key(records, 0)]
     keys += [
         replace(frozen, train=TrainSettings(**{"precision": "fp32"} | change)).key(records, 0)
-        for change in ({"augmentation": "flip"}, {"augmentation": "none"}, {"crop_scale": 0.5}, {"precision": "bf16"})
+        for change in ({"augmentation": "flip"}, {"crop_scale": 0.5}, {"precision": "bf16"})
     ]
     keys += [frozen.key(records[:-1], 0), frozen.key((*records[1:], records[0]), 0), frozen.key((other,), 0)]
     torch.set_num_threads(2)
@@ -118,6 +119,28 @@ def test_what_does_not_decide_the_bits_shares_a_key(frozen, records) -> None:
     # Validation does not depend on the seed or on the augmentation.
     unaugmented = TrainSettings(augmentation="none", precision="fp32")
     assert replace(frozen, seed=1, train=unaugmented).key(records, None) == frozen.key(records, None)
+    # Nor does training without augmentation: all its views are the plain one.
+    assert replace(frozen, seed=1, train=unaugmented).key(records, 5) == frozen.key(records, None)
+    assert torch.equal(replace(frozen, train=unaugmented).view(records[0], 5), frozen.view(records[0], None))
+    flips = [TrainSettings(augmentation="flip", precision="fp32", crop_scale=scale) for scale in (0.1, 0.5)]
+    assert len({replace(frozen, train=flip).key(records, 0) for flip in flips}) == 1
+
+
+def test_our_own_code_decides_the_key(frozen, records, monkeypatch) -> None:
+    before = frozen.key(records, 0)
+    monkeypatch.setattr(trainable.frozen, "_code", lambda: "of another version")
+    assert frozen.key(records, 0) != before
+
+
+def test_frozen_stages_are_prepared_once_for_all_trials(lite0) -> None:
+    lite0.reset(18, 0)
+    first, second = frozen_pass(lite0), frozen_pass(lite0)
+    views = images_for(lite0, 2)
+    first.run(views, 0, 18)
+    prepared = dict(lite0.frozen)
+    second.run(views, 0, 18)
+    assert lite0.frozen == prepared
+    assert {number for number, _, _ in prepared} == set(range(18))
 
 
 def test_other_weights_have_a_key_of_their_own_and_another_head_has_not(frozen, records) -> None:

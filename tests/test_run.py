@@ -3,6 +3,7 @@
 import re
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,7 @@ import pytest
 from PIL import Image
 
 from search.config import ResourcesConfig
+from search.folder import held_since, holding
 from search.journal import Journal
 from search.predict import main as predict
 from search.progress import Progress, format_seconds
@@ -271,6 +273,15 @@ def test_a_run_that_is_at_work_is_left_alone(tmp_path, capsys):
         process.kill()
     assert report([str(tmp_path)]) == 2
     assert "has no" in capsys.readouterr().err
+
+
+def test_when_the_process_at_work_on_a_run_began(tmp_path):
+    before = time.time()
+    for _ in range(2):
+        with holding(tmp_path):
+            began = held_since(tmp_path)
+            assert began >= before - 0.1  # clocks of files are coarser
+        before = time.time()
 
 
 def test_options_are_not_guessed_from_their_beginnings(capsys):

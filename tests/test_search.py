@@ -282,7 +282,7 @@ def test_a_search_over_folds_that_was_killed_goes_on_as_if_it_had_not_been(tmp_p
         own = curves[curves["trial"] == trial.number]
         assert row["value"] == row["val_accuracy"]
         assert row["epochs"] == len(own) == len(trial.intermediate_values)
-        logits = np.load(cut / "trials" / f"{trial.number:05}" / "val_logits.npy")
+        logits = np.load(cut / "trials" / f"{trial.number:05}" / f"val_logits_{row['best_epoch']}.npy")
         known = ~np.isnan(logits).any(1)
         assert known.sum() == len(trial.user_attrs["scores"])
         right = logits.argmax(1) == (pool["class"] == sorted(set(pool["class"]))[1]).to_numpy()

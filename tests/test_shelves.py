@@ -2,11 +2,16 @@
 
 import shutil
 from itertools import pairwise
+from types import SimpleNamespace
 
 import pytest
+import torch
+import yaml
 
 from search.byte_count import byte_count
-from search.shelves import choose_shelves, default_budget
+from search.config import Config
+from search.shelves import _count_views, choose_shelves, default_budget
+from trainable.blocks import BlockStore
 
 
 def kept(shelves) -> list[int]:
@@ -45,6 +50,31 @@ def test_the_less_room_the_fewer_and_the_deepest_last(lite0) -> None:
 def test_the_default_budget_is_a_share_of_the_free_disk(tmp_path) -> None:
     free = shutil.disk_usage(tmp_path).free
     assert default_budget(tmp_path / "not" / "there") == pytest.approx(min(20 * 2**30, free / 4), rel=0.05)
+
+
+def test_what_the_memo_takes_counts_as_free(tmp_path, monkeypatch) -> None:
+    with BlockStore(tmp_path, 2**20, 0).open("view", dict) as shelf:
+        assert shelf.save(1, 0, torch.zeros(1000))
+    taken = sum(file.stat().st_size for file in tmp_path.rglob("*.safetensors"))
+    monkeypatch.setattr(shutil, "disk_usage", lambda folder: SimpleNamespace(free=10_000))
+    assert default_budget(tmp_path) == int((10_000 + taken) / 4)
+
+
+@pytest.mark.parametrize(
+    "train, spec, views",
+    [
+        ({}, "", 3),
+        ({"views": 2}, "", 2),
+        ({"augmentation": "none"}, "", 1),
+        ({}, "augmentation: {choices: [none, flip, crop]}", 1 + 3 + 3),
+        ({"augmentation": "flip"}, "crop_scale: {choices: [0.1, 0.5]}", 3),
+        ({}, "{augmentation: {choices: [flip, crop]}, crop_scale: {choices: [0.1, 0.5]}}", 3 + 2 * 3),
+    ],
+)
+def test_how_many_views_are_counted(train, spec, views) -> None:
+    tree = yaml.safe_load(spec) or {"lr": {"low": 0.1, "high": 0.2}}
+    config = Config(data={"source": ["x"]}, model={"backbone": ["x"]}, space=tree, train={"epochs": 3, **train})
+    assert _count_views(config.train, config.parameters()) == views
 
 
 @pytest.mark.parametrize(

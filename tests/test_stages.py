@@ -15,7 +15,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from torchvision.models.maxvit import MaxVit
 from torchvision.models.vision_transformer import VisionTransformer
 
-from trainable.backbone import _classifier_name
+from trainable.backbone import Backbone, _classifier_name
 from trainable.stages import Stage, cut_into_stages
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -278,6 +278,23 @@ def small(then: Callable[[torch.Tensor, bool], torch.Tensor]) -> tuple[Small, tu
 
 def prepared(model: nn.Module) -> tuple[nn.Module, tuple[Stage, ...], torch.Tensor]:
     return model, cut_into_stages(model, "fc", (16, 16)), torch.randn(BATCH, 3, 16, 16)
+
+
+def test_constants_and_buffers_that_stages_use_by_name_move_with_them() -> None:
+    class Shifted(Small):
+        def __init__(self) -> None:
+            super().__init__()
+            self.register_buffer("shift", torch.ones(1))
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return super().forward(x + self.shift * torch.tensor([2.0]))
+
+    model, stages, x = prepared(Shifted())
+    backbone = Backbone("shifted", model, stages, None, model.state_dict(), "")
+    backbone.to(torch.device("meta"))
+    tensors = [tensor for stage in stages for tensor in (*stage.parameters(), *stage.buffers())]
+    assert {tensor.device.type for tensor in tensors} == {"meta"}
+    assert run(stages, x.to("meta")).device.type == "meta"
 
 
 def names(stages: tuple[Stage, ...]) -> list[str]:

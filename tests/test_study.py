@@ -475,6 +475,21 @@ def test_a_trial_that_was_cut_off_in_a_later_fold_goes_on_there(tmp_path):
     assert [row["epoch_time_s"] for row in curves] == [1.0] * 7 + [9.0] * 8, "what was known was not told again"
 
 
+def test_a_crash_while_the_end_of_a_fold_is_recorded_loses_no_scores(tmp_path, monkeypatch):
+    search = SearchConfig(trials=1)
+    before = folded_study(tmp_path, search)
+    number = before.ask().number
+    for epoch in range(1, EPOCHS):
+        before.report(number, fold_metrics(1, epoch, 0.5))
+    last, scores = fold_metrics(1, EPOCHS, 0.5), [1.0] * IMAGES
+    calls = []
+    for method in ("set_user_attr", "report"):
+        monkeypatch.setattr(optuna.Trial, method, lambda self, *given, method=method: calls.append((method, *given)))
+    before.report(number, last, scores=scores)
+    assert calls[0] == ("set_user_attr", "scores", scores), "after a crash, an epoch that is known is not told again"
+    assert calls[-1][0] == "report"
+
+
 def test_a_trial_that_the_time_budget_cut_off_counts_its_whole_folds(tmp_path):
     study = folded_study(tmp_path, SearchConfig(trials=1))
     number = study.ask().number

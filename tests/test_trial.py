@@ -9,7 +9,7 @@ import ray
 import trainable.trial
 from trainable.images import find_images
 from trainable.settings import EPOCH_METRICS
-from trainable.training import CHECKPOINT, LOGITS, Training
+from trainable.training import CHECKPOINT, Training, logits_file
 from trainable.trial import FAILURE_FILE, ImageTrial, main
 
 pytestmark = pytest.mark.usefixtures("one_thread", "without_ray")
@@ -90,7 +90,25 @@ def test_quick_epochs_are_reported_together_and_are_the_same(config, monkeypatch
 
 def test_a_trial_leaves_its_checkpoint_and_its_logits_in_its_folder_and_nothing_else(config, tmp_path) -> None:
     trial(config(epochs=1)).step()
-    assert {file.name for file in (tmp_path / "trial").iterdir()} == {CHECKPOINT, LOGITS}
+    assert {file.name for file in (tmp_path / "trial").iterdir()} == {CHECKPOINT, logits_file(tmp_path, 1).name}
+
+
+def test_logits_of_earlier_epochs_stay_as_long_as_the_trial_may_be_stopped_there(config, tmp_path, monkeypatch) -> None:
+    def kept() -> set[Path]:
+        return set((tmp_path / "trial").glob("*.npy"))
+
+    monkeypatch.setattr(Training, "best_epoch", property(lambda self: len(self.history)))  # each is the best so far
+    monkeypatch.setattr(trainable.trial, "_ROUND_TRIP_S", 60)
+    made = trial(config(epochs=3))
+    made.step()
+    assert kept() == {logits_file(tmp_path / "trial", epoch) for epoch in (1, 2, 3)}
+    monkeypatch.setattr(trainable.trial, "_ROUND_TRIP_S", 0)
+    again = trial(config(epochs=4))
+    for _ in range(3):
+        again.step()  # what the checkpoint knows: the study may stop it anywhere there
+        assert len(kept()) == 3
+    again.step()
+    assert kept() == {logits_file(tmp_path / "trial", epoch) for epoch in (3, 4)}
 
 
 def test_an_epoch_is_saved_before_it_is_reported(config, monkeypatch) -> None:

@@ -5,7 +5,7 @@ import difflib
 import functools
 import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import nn
@@ -29,6 +29,10 @@ class Backbone:
     """The state dict as it was loaded, head included, to start every trial from."""
     weights_note: str
     """Where the weights came from, in words."""
+    frozen: dict[tuple[int, torch.dtype, torch.device], nn.Module] = field(
+        default_factory=dict, init=False, repr=False, compare=False
+    )
+    """Its stages as they compute when frozen, by number, as far as they were needed: see `trainable.frozen`."""
 
     @functools.cached_property
     def digest(self) -> str:
@@ -69,7 +73,9 @@ class Backbone:
 
     def reset(self, depth: int, seed: int) -> None:
         """Back to the pretrained weights, a fresh head drawn from ``seed``, the first ``depth`` stages frozen."""
-        self.model.cpu()  # a GPU draws other numbers from the same seed, and the model may lie there since its last use
+        self.to(
+            torch.device("cpu")
+        )  # a GPU draws other numbers from the same seed, and the model may lie there since its last use
         self.model.load_state_dict(self.pristine)
         self.model.zero_grad()
         with torch.random.fork_rng(devices=[]):
@@ -80,6 +86,11 @@ class Backbone:
         for i, stage in enumerate(self.stages):
             stage.requires_grad_(i >= depth)
             stage.eval()
+
+    def to(self, device: torch.device) -> None:
+        """Move the model, and what the graphs of its stages hold of their own: constants, and buffers by name."""
+        for module in (self.model, *self.stages):
+            module.to(device)
 
     def state_names(self, depth: int) -> tuple[str, ...]:
         """The names in the model's state dict that belong to the stages from ``depth`` on."""

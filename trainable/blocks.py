@@ -75,7 +75,8 @@ class BlockStore:
         for _ in range(_TRIES):
             folder.mkdir(parents=True, exist_ok=True)
             try:
-                stream = stack.enter_context(open(folder / _USE, "a"))  # noqa: SIM115
+                # "+", since NFS shares no lock on a file that cannot be read.
+                stream = stack.enter_context(open(folder / _USE, "a+"))  # noqa: SIM115
             except FileNotFoundError:
                 continue  # it was removed between these lines
             fcntl.flock(stream, fcntl.LOCK_SH)
@@ -87,13 +88,25 @@ class BlockStore:
             _write_whole(folder / _ABOUT, json.dumps(about()))
         os.utime(folder / _ABOUT)
 
+    def problem(self) -> OSError | None:
+        """What keeps the folder from being used; None where nothing does."""
+        probe = f"probe-{uuid.uuid4().hex}"
+        try:
+            with contextlib.ExitStack() as stack:
+                self._prepare(probe, dict, stack)
+        except OSError as error:
+            return error
+        finally:
+            shutil.rmtree(self.folder / probe, ignore_errors=True)
+        return None
+
     def views(self) -> list[StoredView]:
         """All views, the least recently used first."""
         found = []
         for folder in self.folder.glob("*/"):
             if folder.suffix != _GONE:
                 about = folder / _ABOUT
-                with contextlib.suppress(FileNotFoundError):
+                with contextlib.suppress(OSError):  # it was removed just now, or is not ours to read
                     used = (about if about.exists() else folder).stat().st_mtime
                     found.append(StoredView(folder, _read_json(about), _bytes_in(folder), used))
         return sorted(found, key=lambda view: view.used)
@@ -123,7 +136,7 @@ class BlockStore:
     def _make_room(self, size: int) -> int:
         """Remove what nobody uses until ``size`` bytes fit, or nothing is left to remove; the bytes that remain."""
         for partial in self.folder.glob("*/*.part"):
-            with contextlib.suppress(FileNotFoundError), open(partial, "a") as stream:
+            with contextlib.suppress(OSError), open(partial, "a") as stream:
                 if take_lock(stream):
                     partial.unlink()
         left = self.sweep()
@@ -160,9 +173,9 @@ def _read_json(file: Path) -> dict[str, Any]:
 
 def _bytes_in(folder: Path) -> int:
     total = 0
-    with contextlib.suppress(FileNotFoundError):
+    with contextlib.suppress(OSError):
         for file in os.scandir(folder):
             if file.name.endswith((".safetensors", ".part")):
-                with contextlib.suppress(FileNotFoundError):
+                with contextlib.suppress(OSError):
                     total += file.stat().st_size
     return total

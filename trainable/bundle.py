@@ -99,7 +99,8 @@ class Bundle:
             device: where to compute; None: on the GPU, if there is one.
         """
         device = device or torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        model = self.backbone.model.to(device).eval()
+        self.backbone.to(device)
+        model = self.backbone.model.eval()
         views = torch.stack([plain_view(image, self.backbone.preprocessing) for image in images])
         with torch.no_grad():
             return model(self.backbone.preprocessing.normalise(views.to(device))).float().cpu()

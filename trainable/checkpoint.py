@@ -13,7 +13,7 @@ logger = logging.getLogger(__name__)
 def save_checkpoint(state: dict[str, Any], file: Path) -> None:
     """Write ``state`` (tensors, numbers, text, and dicts and lists of them); a crash leaves the old file or the new."""
     file.parent.mkdir(parents=True, exist_ok=True)
-    partial = file.with_name(f"{file.name}.{os.getpid()}.part")
+    partial = file.with_name(f"{file.name}.part")
     with open(partial, "wb") as stream:
         torch.save(state, stream)
         stream.flush()

@@ -12,7 +12,7 @@ import os
 import platform
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import astuple, dataclass, field
+from dataclasses import astuple, dataclass
 from importlib.metadata import version
 from pathlib import Path
 
@@ -20,6 +20,7 @@ import torch
 from torch import fx, nn
 from torch.nn import functional
 from torch.nn.utils.fusion import fuse_conv_bn_eval
+from torch.utils.data import get_worker_info
 
 from trainable.backbone import Backbone
 from trainable.images import Record, read_same_image
@@ -31,9 +32,6 @@ CANONICAL_BATCH = 32
 """Images in every batch that the frozen stages see; a shorter one is filled up with zeros."""
 
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16}
-
-_ARITHMETIC = 1
-"""Counts the changes of this file that change bits: stored activations of another count are not used."""
 
 _CPU_FACTS = (
     *("model name", "cpu family", "model", "stepping", "flags"),  # x86
@@ -57,13 +55,13 @@ def resolve_precision(precision: str, device: torch.device) -> str:
 
 @dataclass(frozen=True)
 class FrozenPass:
-    """The computation whose results are shared."""
+    """The computation whose results are shared; the backbone's model lies on ``device``, with its pretrained weights in
+    the stages that are frozen."""
 
     backbone: Backbone
     train: TrainSettings
     seed: int
     device: torch.device
-    _stages: dict[int, nn.Module] = field(default_factory=dict, repr=False, compare=False)
 
     @property
     def dtype(self) -> torch.dtype:
@@ -93,15 +91,18 @@ class FrozenPass:
         return x[:count]
 
     def _stage(self, number: int) -> nn.Module:
-        if number not in self._stages:
-            self._stages[number] = _frozen(self.backbone.stages[number], self.dtype).to(self.device)
-        return self._stages[number]
+        stages, key = self.backbone.frozen, (number, self.dtype, self.device)
+        if key not in stages:
+            stages[key] = _frozen(self.backbone.stages[number], self.dtype).to(self.device)
+        return stages[key]
 
     def key(self, records: Sequence[Record], number: int | None) -> str:
         """A digest of all that decides the bits of one view of these images."""
-        view = None if number is None else (number, self.seed, self.train.augmentation, self.train.crop_scale)
+        train, view = self.train, None
+        if number is not None and train.augmentation != "none":
+            view = (number, self.seed, train.augmentation, train.crop_scale if train.augmentation == "crop" else None)
         parts = (
-            _ARITHMETIC,
+            _code(),
             CANONICAL_BATCH,
             self.backbone.name,
             self.backbone.digest,
@@ -166,6 +167,14 @@ def _foldable(graph: fx.GraphModule) -> list[tuple[str, str]]:
 
 
 @functools.cache
+def _code() -> str:
+    """A digest of our own files in which a change can change bits, or where a network is cut."""
+    names = ("frozen", "stages", "trace", "convolutions", "views", "decode")
+    sources = [Path(__file__).with_stem(name).read_bytes() for name in names]
+    return hashlib.sha256(b"".join(sources)).hexdigest()
+
+
+@functools.cache
 def _versions() -> tuple[str, ...]:
     packages = ("torch", "torchvision", "timm", "pillow", "numpy")
     libraries = torch.version.cuda, torch.backends.cudnn.version()
@@ -207,7 +216,8 @@ class _DecodedImages:
         image = self._images.get(record.digest)
         if image is None:
             image = read_same_image(record.path, record.digest)
-            if image.nbytes <= self._room:
+            in_worker = get_worker_info() is not None  # which ends with its pass, and would have it for nothing
+            if image.nbytes <= self._room and not in_worker:
                 self._images[record.digest] = image
                 self._room -= image.nbytes
         return image

@@ -5,6 +5,7 @@ python -m trainable.memo
 
 import argparse
 import functools
+import math
 import os
 import sys
 import time
@@ -103,7 +104,8 @@ class Memo:
         """Rows of the given places, computed a batch at a time: memory does not grow with their number."""
         if not places:
             return
-        workers = torch.get_num_threads() - 1  # one thread is at work on the network meanwhile
+        # One thread is at work on the network meanwhile; and more workers than further batches have nothing to do.
+        workers = min(torch.get_num_threads(), math.ceil(len(places) / CANONICAL_BATCH)) - 1
         loader = DataLoader(
             _Views(self._frozen, records, view),
             batch_size=CANONICAL_BATCH,
@@ -125,9 +127,10 @@ class Memo:
             for i in missing:
                 if not shelf.has(self._shelved, i):
                     with shelf.claim(i) as mine:
-                        if mine and not self._provide(shelf, i, groups[i], view):
-                            return blocks
                         if mine:
+                            blocks[i], stored = self._provide(shelf, i, groups[i], view)
+                            if not stored:
+                                return blocks
                             provided.add(i)
                 blocks[i] = shelf.load(self._shelved, i)
                 if blocks[i] is None and i in provided:  # it is stored in vain
@@ -143,21 +146,27 @@ class Memo:
             missing = left
         return blocks
 
-    def _provide(self, shelf: Shelf, block: int, records: Sequence[Record], view: int | None) -> bool:
-        """Go on from the deepest kept depth that is stored, storing each kept depth on the way; False where there is
-        no room for this trial's."""
+    def _provide(
+        self, shelf: Shelf, block: int, records: Sequence[Record], view: int | None
+    ) -> tuple[torch.Tensor | None, bool]:
+        """Go on from the deepest kept depth that is stored, storing each kept depth on the way.
+
+        Returns:
+            The block of this trial's depth (None: another process has just stored it), and whether it is stored:
+            there may be no room.
+        """
         if shelf.has(self._shelved, block):
-            return True
+            return None, True
         depth, x = self._deepest_stored(shelf, block)
-        kept = x is not None
+        stored = x is not None
         if x is None:
             x = torch.stack(self._views(records, view))
-            kept = 0 not in self._kept or shelf.save(0, block, packed(x))
+            stored = 0 not in self._kept or shelf.save(0, block, packed(x))
         for stop in (kept_depth for kept_depth in self._kept if kept_depth > depth):
             x = self._frozen.run(x, depth, stop)
-            kept = shelf.save(stop, block, packed(x).cpu())
+            stored = shelf.save(stop, block, packed(x).cpu())
             depth = stop
-        return kept
+        return packed(x).cpu(), stored
 
     def _views(self, records: Sequence[Record], view: int | None) -> list[torch.Tensor]:
         """Decoded and cut to size on all of the trial's threads: both let go of Python's lock."""

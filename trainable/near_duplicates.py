@@ -38,6 +38,7 @@ def near_duplicates(parts: Sequence[tuple[Record, ...]], backbone: Backbone) -> 
     """
     backbone.reset(backbone.depth("all"), 0)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    backbone.to(device)
     frozen = FrozenPass(backbone, TrainSettings(precision="fp32"), 0, device)
     first, *others = [part for part in parts if part]
     earlier, earlier_features = first, _features(frozen, first)

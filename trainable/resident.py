@@ -33,11 +33,14 @@ class Resident:
         while size > self._room:
             _, gone = self._views.popitem(last=False)
             self._room += gone.nbytes
-        # By way of pinned memory, from which a GPU copies at full speed.
-        whole = torch.cat(present)
-        self._views[key] = (whole.pin_memory() if self._device.type == "cuda" else whole).to(self._device)
+        counts = [len(block) for block in present]
+        whole = torch.empty((sum(counts), *present[0].shape[1:]), dtype=present[0].dtype, device=self._device)
+        for place, block in zip(whole.split(counts), present, strict=True):
+            # By way of pinned memory, from which a GPU copies at full speed.
+            place.copy_(block.pin_memory() if self._device.type == "cuda" else block)
+        self._views[key] = whole
         self._room -= size
-        return self._views[key]
+        return whole
 
 
 def _room_on(device: torch.device) -> int:

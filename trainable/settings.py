@@ -108,7 +108,7 @@ class MemoSettings(BaseModel):
     kept: tuple[int, ...] = ()
     """The depths whose activations are stored; 0: the views themselves."""
     since: float = 0
-    """When the search began, in seconds since 1970: what was used since is not removed to make room."""
+    """When the search or the report began, in seconds since 1970: what was used since is not removed to make room."""
 
 
 class TrialSettings(BaseModel):
@@ -130,6 +130,8 @@ class TrialSettings(BaseModel):
     seed: int = 0
     threads: Annotated[int, Field(ge=1)] = 1
     """CPU threads for torch. Part of the settings, since sums in another order give other last bits."""
+    gpu: bool = True
+    """Whether it computes on a GPU where there is one."""
     folder: Path | None = None
     """Where the trial keeps its checkpoint and its best epoch's validation logits; None: nowhere."""
     keep_best: bool = False

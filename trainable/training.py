@@ -22,7 +22,12 @@ from trainable.memo import Memo
 from trainable.settings import TrialSettings, best_epoch
 
 CHECKPOINT, BEST = "checkpoint.pt", "best.pt"
-LOGITS = "val_logits.npy"
+_LOGITS = "val_logits_{}.npy"
+
+
+def logits_file(folder: Path, epoch: int) -> Path:
+    """Where a trial keeps its logits of the validation images, ``[N, C]``, if ``epoch`` was its best one so far."""
+    return folder / _LOGITS.format(epoch)
 
 
 class Training:
@@ -42,7 +47,7 @@ class Training:
         self.settings, self.images, self.backbone = settings, images, backbone
         self.history: list[dict[str, float]] = []
         """The metrics of each epoch so far; with folds, those of each fold after those of the one before."""
-        self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        self.device = torch.device("cuda" if settings.gpu and torch.cuda.is_available() else "cpu")
         if self.device.type == "cuda":
             _make_deterministic()
         self.depth = backbone.depth(train.freeze_depth)
@@ -58,7 +63,7 @@ class Training:
         self._fold = fold
         train = self.settings.train
         self.backbone.reset(self.depth, _derive_seed(self.settings.seed, train.seed, "head"))
-        self.backbone.model.to(self.device)
+        self.backbone.to(self.device)
         self._optimizer = _make_optimizer(self.settings, [p for stage in self._open for p in stage.parameters()])
         self._schedule = torch.optim.lr_scheduler.StepLR(self._optimizer, train.step_size, train.gamma)
 
@@ -123,9 +128,17 @@ class Training:
             logits = self._out_of_fold.at(self.best_epoch)
         best_of_one = self._fold == 0 and self.best_epoch == epoch
         if (best_of_one or self.fold_ended) and self.settings.folder is not None:
-            save_array(logits.numpy(), self.settings.folder / LOGITS)
+            save_array(logits.numpy(), logits_file(self.settings.folder, self.best_epoch))
             if self.settings.keep_best and not self._folds:
                 save_checkpoint({"model": self._open_state()}, self.settings.folder / BEST)
+
+    def forget_other_logits(self) -> None:
+        """Remove those of all epochs but the best. To be called when the trial is known to go on behind the last epoch: it
+        could be stopped at an earlier one, which may have another best."""
+        if self.settings.folder is not None and self.history:
+            for file in self.settings.folder.glob(_LOGITS.format("*")):
+                if file != logits_file(self.settings.folder, self.best_epoch):
+                    file.unlink()
 
     def _part(self, split: str) -> tuple[Sequence[Record], Sequence[int]]:
         """The records whose activations are kept together, and the places of the split's images among them; with folds,
