@@ -190,7 +190,7 @@ def test_a_view_that_a_search_uses_is_not_cleared(frozen, records, tmp_path, cap
 def test_the_list_names_data_and_backbone(lite0, records, tmp_path, capsys) -> None:
     for precision in ("fp32", "bf16"):
         for view in VIEWS:
-            activations(frozen_pass(lite0, precision), 12, tmp_path, records, view)
+            activations(frozen_pass(lite0, precision), 1, tmp_path, records, view, kept=(1,))
     assert main(["--folder", str(tmp_path)]) == 0
     first, *rows = capsys.readouterr().out.splitlines()
     size = sum(file.stat().st_size for file in tmp_path.glob("*/*.safetensors"))
