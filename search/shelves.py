@@ -111,9 +111,8 @@ def choose_shelves(
 def default_budget(folder: Path) -> int:
     """The bytes that a memo in ``folder`` may take where nothing else is said; those that it takes count as free, or it
     would have to shrink from one search to the next."""
-    there = next(
-        parent for parent in (folder, *folder.parents) if os.path.exists(parent)
-    )  # False where it may not look
+    # os.path says that what it may not look at does not exist; pathlib raises.
+    there = next(parent for parent in (folder, *folder.parents) if os.path.exists(parent))
     taken = sum(view.bytes for view in BlockStore(folder, 0, 0).views())
     return min(DEFAULT_BUDGET, int((shutil.disk_usage(there).free + taken) * FREE_SHARE))
 

@@ -73,9 +73,8 @@ class Backbone:
 
     def reset(self, depth: int, seed: int) -> None:
         """Back to the pretrained weights, a fresh head drawn from ``seed``, the first ``depth`` stages frozen."""
-        self.to(
-            torch.device("cpu")
-        )  # a GPU draws other numbers from the same seed, and the model may lie there since its last use
+        # A GPU draws other numbers from the same seed, and the model may lie there since its last use.
+        self.to(torch.device("cpu"))
         self.model.load_state_dict(self.pristine)
         self.model.zero_grad()
         with torch.random.fork_rng(devices=[]):

@@ -133,8 +133,8 @@ class Training:
                 save_checkpoint({"model": self._open_state()}, self.settings.folder / BEST)
 
     def forget_other_logits(self) -> None:
-        """Remove those of all epochs but the best. To be called when the trial is known to go on behind the last epoch: it
-        could be stopped at an earlier one, which may have another best."""
+        """Remove those of all epochs but the best. To be called when the trial is known to go on behind the last epoch:
+        it could be stopped at an earlier one, which may have another best."""
         if self.settings.folder is not None and self.history:
             for file in self.settings.folder.glob(_LOGITS.format("*")):
                 if file != logits_file(self.settings.folder, self.best_epoch):
