@@ -15,6 +15,7 @@ from trainable.errors import InputError
 from trainable.images import ImageSet
 from trainable.lock import take_lock
 from trainable.settings import TrialSettings
+from trainable.whole import written_whole
 
 if TYPE_CHECKING:
     from search.plan import Plan
@@ -102,9 +103,8 @@ def write_settings(settings: TrialSettings) -> TrialSettings:
     """Keep a trial's complete settings in its folder, so that it can be trained again from there alone."""
     assert settings.folder is not None
     settings.folder.mkdir(parents=True, exist_ok=True)
-    partial = settings.folder / f".{SETTINGS}"
-    partial.write_text(settings.model_dump_json(indent=2))
-    os.replace(partial, settings.folder / SETTINGS)
+    with written_whole(settings.folder / SETTINGS) as draft:
+        draft.write_text(settings.model_dump_json(indent=2))
     return settings
 
 

@@ -3,7 +3,6 @@ that only sorts and filters tables."""
 
 import base64
 import hashlib
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from string import Template
@@ -14,6 +13,7 @@ from search.figures import Figure
 from search.inline_svg import InlineSvg, colour_rules, inline_svg
 from search.table import Row, Table, escape, render_rows, render_table, short
 from trainable.settings import EPOCH_METRICS
+from trainable.whole import written_whole
 
 _TEMPLATE, _SCRIPT = (Path(__file__).parent / name for name in ("page.html", "page.js"))
 
@@ -77,9 +77,8 @@ def write_page(
         reproduce=_section("reproduce", "Make it again", _steps(reproduce) + _facts(versions or {})),
         config=escape(config),
     )
-    partial = file.with_name("." + file.name)
-    partial.write_text(text, encoding="utf-8")
-    os.replace(partial, file)
+    with written_whole(file) as draft:
+        draft.write_text(text, encoding="utf-8")
 
 
 def _paragraphs(texts: Sequence[str]) -> str:

@@ -10,6 +10,7 @@ import yaml
 
 from trainable.errors import InputError
 from trainable.settings import EPOCH_METRICS, METRICS, across_folds
+from trainable.whole import written_whole
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -157,6 +158,5 @@ def _across_folds(curves: pd.DataFrame) -> pd.DataFrame:
 
 def write_table(table: pd.DataFrame, file: Path) -> None:
     """Write a table as CSV; the file is whole or not there."""
-    partial = file.with_name("." + file.name)
-    table.to_csv(partial, index=False, errors="surrogateescape")  # names of files need not be text
-    partial.replace(file)
+    with written_whole(file) as draft:
+        table.to_csv(draft, index=False, errors="surrogateescape")  # names of files need not be text

@@ -7,18 +7,18 @@ from typing import Any, BinaryIO
 
 import torch
 
+from trainable.whole import written_whole
+
 logger = logging.getLogger(__name__)
 
 
 def save_checkpoint(state: dict[str, Any], file: Path) -> None:
     """Write ``state`` (tensors, numbers, text, and dicts and lists of them); a crash leaves the old file or the new."""
     file.parent.mkdir(parents=True, exist_ok=True)
-    partial = file.with_name(f"{file.name}.part")
-    with open(partial, "wb") as stream:
+    with written_whole(file) as draft, open(draft, "wb") as stream:
         torch.save(state, stream)
         stream.flush()
         os.fsync(stream.fileno())
-    os.replace(partial, file)
 
 
 def load_checkpoint(file: Path) -> dict[str, Any] | None:

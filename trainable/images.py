@@ -2,7 +2,6 @@
 
 import csv
 import hashlib
-import os
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -14,6 +13,7 @@ from trainable.listing import Listing
 from trainable.preflight import bullets, inspect
 from trainable.sources import find_source
 from trainable.splits import Shares, apportion, assign_splits, deal_folds
+from trainable.whole import written_whole
 
 __all__ = ["ImageSet", "Record", "find_images", "read_image", "read_same_image"]
 
@@ -94,13 +94,14 @@ class ImageSet:
 
     def save(self, file: Path) -> None:
         """Writes a table with the columns split, class, path, digest; the file is whole or not there."""
-        draft = file.with_name(f"{file.name}.{os.getpid()}.draft")
-        with open(draft, "w", newline="", encoding="utf-8", errors="surrogateescape") as stream:
+        with (
+            written_whole(file) as draft,
+            open(draft, "w", newline="", encoding="utf-8", errors="surrogateescape") as stream,
+        ):
             table = csv.writer(stream)
             table.writerow(_COLUMNS)
             for record in self.records:
                 table.writerow([record.split, self.classes[record.label], record.path, record.digest])
-        os.replace(draft, file)
 
     @classmethod
     def load(cls, file: Path, *more: Path) -> "ImageSet":

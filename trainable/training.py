@@ -20,6 +20,7 @@ from trainable.frozen import FrozenPass
 from trainable.images import ImageSet, Record
 from trainable.memo import Memo
 from trainable.settings import TrialSettings, best_epoch
+from trainable.whole import written_whole
 
 CHECKPOINT, BEST = "checkpoint.pt", "best.pt"
 _LOGITS = "val_logits_{}.npy"
@@ -241,6 +242,5 @@ def _derive_seed(search: int, trial: int, *purpose: str | int) -> int:
 def save_array(array: np.ndarray, file: Path) -> None:
     """Write ``.npy``; the file is whole or not there."""
     file.parent.mkdir(parents=True, exist_ok=True)
-    partial = file.with_name("." + file.name)
-    np.save(partial, array)
-    partial.replace(file)
+    with written_whole(file) as draft:
+        np.save(draft, array)
