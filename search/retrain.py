@@ -1,5 +1,6 @@
 """The chosen configuration, trained again to its best epoch: the model that the user is handed."""
 
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -56,14 +57,17 @@ class Retrained:
 
 
 def retrain(run: Run, number: int, say: Callable[[str], None], images: ImageSet | None = None) -> Retrained:
-    """Train trial ``number`` again, to its best epoch, from the same seed on the same views.
+    """Train trial ``number`` again, to its best epoch, from the same seed on the same views. On other images than in
+    the search all CPUs compute, since there are no numbers of the search to be met.
 
     Args:
         images: what to train on; None: what the trial was trained on, with folds all of their images.
     """
     recorded = run.curves[run.curves["trial"] == number].sort_values("epoch")
     epochs = int(run.trials.loc[run.trials["trial"] == number, "best_epoch"].item())
-    settings = read_settings(run.folder, number).model_copy(update={"folder": None, "folds": None})
+    settings = read_settings(run.folder, number)
+    threads = settings.threads if images is None and settings.folds is None else len(os.sched_getaffinity(0))
+    settings = settings.model_copy(update={"folder": None, "folds": None, "threads": threads})
     training = start_training(settings)
     if images is not None:
         training = Training(settings, images, training.backbone)
