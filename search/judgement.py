@@ -79,6 +79,7 @@ def judge(run: Run, config: Config, asked_for: int | None, best: Path, address: 
     images = found.cross_validated() if folds else found
     sealed = images.split("test") if asked_for is None else ()
     check_retraining(config, images)
+    candidates = _candidates(run, images, pruned=not folds)
     recipes = trained_recipes(run)
     finalists, table, choice = _playoff(run, config, len(images.classes), asked_for, list(recipes), address, say)
     number = asked_for if asked_for is not None else choice.winner if choice else run.best
@@ -103,7 +104,6 @@ def judge(run: Run, config: Config, asked_for: int | None, best: Path, address: 
     predictions = pd.concat([predictions_table(images, split, each, temperature) for split, each in logits.items()])
     made.save(best, {"trial": number, "temperature": temperature, **_facts(predictions)})
 
-    candidates = _candidates(run, images, pruned=not folds)
     comparisons = []
     if asked_for is None:
         ours = None if paired is None or folds else paired.argmax(1) == labels["test"]

@@ -49,13 +49,16 @@ class Plan:
     notes: tuple[str, ...]
     """What the user should be told before it starts."""
 
-    def settings(self, proposal: Proposal, images: Path, folder: Path, threads: int, since: float) -> TrialSettings:
+    def settings(
+        self, proposal: Proposal, images: Path, folder: Path, threads: int, gpu: bool, since: float
+    ) -> TrialSettings:
         """A trial's complete settings.
 
         Args:
             images: the run's table of images.
             folder: the trial's own.
             threads: CPU threads of the trial.
+            gpu: whether it has a GPU, or a share of one.
             since: when the search began, in seconds since 1970.
         """
         values = {**self.config.train.model_dump(), "backbone": next(iter(self.backbones)), **proposal.values}
@@ -69,7 +72,7 @@ class Plan:
             folds=self.config.data.folds,
             seed=self.config.search.seed,
             threads=threads,
-            gpu=self.config.resources.gpus != 0,
+            gpu=gpu,
             folder=folder,
             keep_best=proposal.first,
             memo=self._memo(backbone, since),

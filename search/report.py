@@ -80,7 +80,7 @@ def make_report(
         folds = config.data.folds
         trained = sorted(run.ranked(pruned=not folds))
         if trial not in trained:
-            enough = "went through all folds" if folds else "was trained at least one epoch"
+            enough = "went through all folds" if folds else "ended, and was trained at least one epoch"
             raise InputError(f"--trial must be one that {enough}: {', '.join(map(str, trained))}; got {trial}")
     out = folder if trial is None else trial_folder(folder, trial) / "report"
     # Names of files and classes need not be text: Arrow cannot hold those, Python can.

@@ -62,7 +62,10 @@ class Run:
         Args:
             pruned: whether those that were stopped early count, too, by the epochs that they had.
         """
-        rows = self.trials[self.trials["epochs"] > 0 if pruned else self.trials["state"] == "COMPLETE"]
+        state = self.trials["state"]
+        # A trial that was cut off by a crash went on since its row was written.
+        ended = (self.trials["epochs"] > 0) & (state != "RUNNING")
+        rows = self.trials[ended if pruned else state == "COMPLETE"]
         ascending = [METRICS[self.metric] == "minimize", True, True]
         numbers: list[int] = rows.sort_values([self.metric, "val_loss", "seconds"], ascending=ascending)[
             "trial"

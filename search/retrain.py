@@ -15,6 +15,7 @@ from search.calibration import confidences
 from search.folder import read_settings, trial_folder
 from search.results import Run
 from trainable.bundle import Bundle, save_bundle
+from trainable.errors import InputError
 from trainable.images import ImageSet, Record
 from trainable.settings import TrialSettings
 from trainable.training import Training, logits_file
@@ -49,6 +50,7 @@ class Retrained:
             "epochs": len(self.training.history),
             "settings": self.settings.train.model_dump(mode="json"),
             "seed": self.settings.seed,
+            "threads": self.settings.threads,
             "weights": backbone.weights_note,
             "weights_digest": backbone.digest,
             "data_digest": images.digest,
@@ -57,16 +59,16 @@ class Retrained:
 
 
 def retrain(run: Run, number: int, say: Callable[[str], None], images: ImageSet | None = None) -> Retrained:
-    """Train trial ``number`` again, to its best epoch, from the same seed on the same views. On other images than in
-    the search all CPUs compute, since there are no numbers of the search to be met.
+    """Train trial ``number`` again, to its best epoch, from the same seed on the same views.
 
     Args:
-        images: what to train on; None: what the trial was trained on, with folds all of their images.
+        images: what to train on, on all CPUs, as neither numbers nor activations of the search are to be met; None:
+            what the trial was trained on, with folds all of their images.
     """
     recorded = run.curves[run.curves["trial"] == number].sort_values("epoch")
     epochs = int(run.trials.loc[run.trials["trial"] == number, "best_epoch"].item())
     settings = read_settings(run.folder, number)
-    threads = settings.threads if images is None and settings.folds is None else len(os.sched_getaffinity(0))
+    threads = settings.threads if images is None else len(os.sched_getaffinity(0))
     settings = settings.model_copy(update={"folder": None, "folds": None, "threads": threads})
     training = start_training(settings)
     if images is not None:
@@ -89,8 +91,19 @@ def load_kept(run: Run, number: int) -> Retrained | None:
 
 
 def kept_logits(run: Run, number: int) -> Logits:
-    """What a trial said of each validation image at its best epoch, ``[N, C]``."""
-    return np.asarray(np.load(logits_file(trial_folder(run.folder, number), int(run.row(number)["best_epoch"]))))
+    """What a trial said of each validation image at its best epoch, ``[N, C]``.
+
+    Raises:
+        InputError: it is not in the run's folder.
+    """
+    file = logits_file(trial_folder(run.folder, number), int(run.row(number)["best_epoch"]))
+    try:
+        return np.asarray(np.load(file))
+    except FileNotFoundError as error:
+        raise InputError(
+            f"a report must have what each trial said of the validation images; there is no {file}: it was removed, or "
+            "the run was made by an earlier version. Search again"
+        ) from error
 
 
 def predictions_table(images: ImageSet, split: str, logits: Logits, temperature: float) -> pd.DataFrame:

@@ -189,7 +189,12 @@ def _search(folder: Path, plan: "Plan", options: argparse.Namespace, say: "Journ
     stored = open_study(*study_address(folder, plan.config), search.metric, resume=options.resume is not None)
     folds = plan.config.data.folds
     study = Study(stored, plan.space, search, plan.first, plan.config.train.epochs if folds else None)
+
+    def write() -> None:
+        write_tables(folder, *study.tables(), plan.space.keys)
+
     if study.finished:
+        write()
         return "all trials are done"
     cluster = started(plan.config.resources)
     say(f"running {search.trials} trials, {cluster.concurrency} at a time; results go to {folder}")
@@ -197,10 +202,8 @@ def _search(folder: Path, plan: "Plan", options: argparse.Namespace, say: "Journ
 
     def make_settings(proposal: "Proposal") -> "TrialSettings":
         own = trial_folder(folder, proposal.number)
-        return write_settings(plan.settings(proposal, folder / IMAGES, own, cluster.threads, held_since(folder)))
-
-    def write() -> None:
-        write_tables(folder, *study.tables(), plan.space.keys)
+        gpu, since = cluster.gpus_per_trial > 0, held_since(folder)
+        return write_settings(plan.settings(proposal, folder / IMAGES, own, cluster.threads, gpu, since))
 
     try:
         return run_experiment(study, search, cluster, progress, make_settings, on_finished=now_and_then(write))

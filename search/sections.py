@@ -114,7 +114,8 @@ class MemoConfig(Section):
     enabled: bool = True
     """Without it every trial computes them anew, each epoch; the results are the same."""
     budget: Annotated[int, BeforeValidator(byte_count), Field(ge=0)] | None = None
-    """Bytes that it may take; None: a quarter of the free disk, and at most 20 GB. In YAML also 200MB, 20GB."""
+    """Bytes that it may take; None: a quarter of the disk that is free or the memo's, and at most 20 GB. In
+    YAML also 200MB, 20GB."""
     folder: Text | None = None
     """None: in the user's cache."""
 

@@ -50,6 +50,7 @@ def memo_budget(memo: MemoConfig, notes: list[str]) -> int:
     problem = BlockStore(folder, 0, 0).problem()
     if problem is not None:
         notes.append(f"the memo cannot be used, so every trial computes its frozen stages anew: {problem}")
+        return 0
     return default_budget(folder) if memo.budget is None else memo.budget
 
 

@@ -84,7 +84,7 @@ def test_the_frozen_pass_is_not_moved_by_training(lite0) -> None:
             parameter += 1
     assert torch.equal(frozen.run(views, 0, 5), before)
     lite0.reset(18, seed=0)
-    assert torch.equal(frozen_pass(lite0).run(views, 0, 5), before)
+    assert torch.equal(frozen_pass(replace(lite0)).run(views, 0, 5), before)
 
 
 def test_auto_is_decided_by_the_device() -> None:

@@ -153,11 +153,16 @@ def test_where_no_trial_is_complete_one_that_was_trained_can_be_reported_on(fini
     run = tmp_path / "run"
     shutil.copytree(finished[0], run)
     trials = pd.read_csv(run / "trials.csv")
-    trials.assign(state="PRUNED").to_csv(run / "trials.csv", index=False)
+    trials.assign(state=["PRUNED", *["RUNNING"] * (len(trials) - 1)]).to_csv(run / "trials.csv", index=False)
+    for file in (run / "trials").glob("0000[1-9]/*.npy"):
+        file.unlink()  # the crash that left trials running can have come after other epochs than the table has
     (run / "finalists.csv").unlink()
     done = subprocess.run(command("search.report", run), capture_output=True, text=True, timeout=900)
     assert done.returncode == 2
     assert "there must be a complete trial" in done.stderr
+    done = subprocess.run(command("search.report", run, "--trial", "1"), capture_output=True, text=True, timeout=900)
+    assert done.returncode == 2
+    assert "--trial must be one that ended, and was trained at least one epoch: 0; got 1" in done.stderr
     done = subprocess.run(command("search.report", run, "--trial", "0"), capture_output=True, text=True, timeout=900)
     assert done.returncode == 0, done.stderr
     assert "This is trial 0, which you asked for" in done.stdout

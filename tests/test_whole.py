@@ -18,10 +18,3 @@ def test_where_writing_fails_the_old_file_stays_and_no_draft(tmp_path) -> None:
         draft.write_text("ne")
         raise KeyboardInterrupt
     assert [(file.name, file.read_text()) for file in tmp_path.iterdir()] == [("file", "old")]
-
-
-def test_a_draft_that_a_crash_left_behind_is_overwritten(tmp_path) -> None:
-    (tmp_path / ".file").write_text("half of something long")
-    with written_whole(tmp_path / "file") as draft:
-        draft.write_text("new")
-    assert [(file.name, file.read_text()) for file in tmp_path.iterdir()] == [("file", "new")]

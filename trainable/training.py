@@ -139,7 +139,7 @@ class Training:
         if self.settings.folder is not None and self.history:
             for file in self.settings.folder.glob(_LOGITS.format("*")):
                 if file != logits_file(self.settings.folder, self.best_epoch):
-                    file.unlink()
+                    file.unlink(missing_ok=True)
 
     def _part(self, split: str) -> tuple[Sequence[Record], Sequence[int]]:
         """The records whose activations are kept together, and the places of the split's images among them; with folds,

@@ -63,9 +63,9 @@ class ImageTrial(tune.Trainable):
         """
         epochs: list[dict[str, float]] = []
         began = time.monotonic()
-        if self._training is not None and self._given == len(self._training.history):
-            self._training.forget_other_logits()
         try:
+            if self._training is not None and self._given == len(self._training.history):
+                self._training.forget_other_logits()
             while True:
                 epochs.append(self._next_epoch())
                 done = self._given >= self._settings.epochs

@@ -8,11 +8,8 @@ from pathlib import Path
 
 @contextmanager
 def written_whole(file: Path) -> Iterator[Path]:
-    """Where to write what is to become ``file``, which it does at the end of the block; where that fails, it goes.
-
-    For files that one process at a time writes: a draft that a crash left behind is overwritten.
-    """
-    draft = file.with_name("." + file.name)
+    """Where to write what is to become ``file``, which it does at the end of the block; where that fails, it goes."""
+    draft = file.with_name(f".{os.getpid()}.{file.name}")
     try:
         yield draft
         os.replace(draft, file)
