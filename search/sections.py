@@ -93,8 +93,8 @@ class SearchConfig(Section):
     first: Annotated[tuple[dict[str, Any], ...], BeforeValidator(_one_or_more)] | None = None
     """Configurations to run before sampling; None: the tutorial's two recipes."""
     order: Literal["deep_first", "as_sampled"] = "as_sampled"
-    """deep_first: the trials before the sampler has enough to go by begin at the deepest freeze depth, which is the
-    cheapest, and open further stages as long as that pays."""
+    """deep_first: of a range of freeze depths, the deepest and cheapest quarter is open at first, then all to a quarter
+    beyond the best depth so far; tpe and random do so, the other samplers take the whole range at once."""
     seed: Annotated[int, Field(ge=0)] = 0
     storage: Text | None = None
     """An Optuna storage URL; None: study.db in the run's folder."""

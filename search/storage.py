@@ -1,6 +1,5 @@
 """Where an Optuna study is kept."""
 
-import os
 from pathlib import Path
 
 import optuna
@@ -9,6 +8,7 @@ from optuna.study import StudyDirection
 
 from trainable.errors import InputError
 from trainable.settings import METRICS
+from trainable.whole import written_whole
 
 
 def open_study(storage: str, name: str, metric: str, *, resume: bool) -> optuna.Study:
@@ -39,9 +39,8 @@ def _create_file(storage: str, name: str, direction: StudyDirection) -> bool:
     file = Path(storage.removeprefix("sqlite:///"))
     if not storage.startswith("sqlite:///") or file.exists() or not file.parent.is_dir():
         return False
-    draft = file.with_name(f".{file.name}.{os.getpid()}")
-    database = optuna.storages.RDBStorage(f"sqlite:///{draft}")
-    optuna.create_study(storage=database, study_name=name, direction=direction)
-    database.engine.dispose()
-    os.replace(draft, file)
+    with written_whole(file) as draft:
+        database = optuna.storages.RDBStorage(f"sqlite:///{draft}")
+        optuna.create_study(storage=database, study_name=name, direction=direction)
+        database.engine.dispose()
     return True

@@ -10,17 +10,15 @@ import optuna
 from optuna.trial import FrozenTrial, TrialState
 
 from search.config import SearchConfig
+from search.deep_first import opened
 from search.history import Metrics, best_value, epochs_of, ranked_value, real_trials
 from search.optuna_methods import grid, make_pruner, make_sampler
 from search.race import LEVEL, chance_of_lag
 from search.space import Space
-from trainable.settings import METRICS, across_folds, best_epoch, mean_metrics
+from trainable.settings import across_folds, best_epoch, mean_metrics
 
 _PATIENCE = 3
 """Duplicates in a row after which one of the configurations left is taken at random."""
-
-_STEPS = 10
-"""From the deepest freeze depth to the shallowest, for a sampler that does not say how many trials it begins with."""
 
 
 @dataclass(frozen=True)
@@ -202,13 +200,13 @@ class Study:
         if size is not None and len(seen) >= size:
             self.exhausted = True
             return None
-        self._enqueue(seen)
+        queued = self._enqueue(seen)
         if self.exhausted:
             return None
         number = len(self.study.get_trials(deepcopy=False))
         self.study.sampler = make_sampler(self._search.sampler, self._search.seed, number)
         trial = self.study.ask()
-        values = self._space.suggest(trial)
+        values = (self._space if queued else opened(self._space, self._search, self._trials())).suggest(trial)
         twin = seen.get(_key(self._frozen(trial.number)))
         if twin is not None:
             trial.set_user_attr("duplicate_of", twin)
@@ -217,10 +215,10 @@ class Study:
         self._handles[trial.number], self._known[trial.number] = trial, []
         return Proposal(trial.number, values, first="first" in trial.user_attrs)
 
-    def _enqueue(self, seen: Mapping[Any, int]) -> None:
-        """Queue a configuration where the next one is not the sampler's to choose."""
-        if self.study.get_trials(deepcopy=False, states=(TrialState.WAITING,)):
-            return  # a crash came between queueing and asking
+    def _enqueue(self, seen: Mapping[Any, int]) -> bool:
+        """Queue a configuration where the next one is not the sampler's to choose; whether one is in the queue."""
+        if self._waiting():  # a crash came between queueing and asking
+            return True
         proposed = {t.user_attrs.get("first") for t in self.study.get_trials(deepcopy=False)}
         if first := next((first for first in self._first if first.name not in proposed), None):
             self.study.enqueue_trial(self._space.params(first.values), user_attrs={"first": first.name})
@@ -233,24 +231,10 @@ class Study:
             # Little is left of a finite space, and the sampler keeps proposing what it likes best.
             left = [p for p in self._space.configurations() if _frozenset(p) not in seen]
             self.study.enqueue_trial(random.Random(self._search.seed + len(seen)).choice(left))
-        elif self._search.order == "deep_first" and (deep := self._next_deepest()):
-            self.study.enqueue_trial(deep, user_attrs={"deep_first": True})
+        return self._waiting()
 
-    def _next_deepest(self) -> dict[str, Any]:
-        """A freeze depth to try before the sampler has enough to go by: the deepest, then, in a step a trial, shallower
-        ones; {} when enough were tried, or when two in a row were no better than a deeper one."""
-        depths = [p for p in self._space.sampled if p.key == "freeze_depth" and not p.when]
-        tried = [t for t in self._trials() if "deep_first" in t.user_attrs]
-        steps = self._search.sampler.startup_trials or _STEPS
-        if not depths or len(tried) >= steps:
-            return {}
-        sign = 1 if METRICS[self._search.metric] == "maximize" else -1
-        values = [best_value(t, self._search.metric) for t in tried if t.state.is_finished()]
-        scores = [sign * value for value in values if value is not None]
-        if len(scores) > _PATIENCE and max(scores[-2:]) <= max(scores[:-2]):
-            return {}
-        choices = sorted(int(value) for value in depths[0].domain.values() or ())[::-1]
-        return {depths[0].name: choices[round(len(tried) * (len(choices) - 1) / max(steps - 1, 1))]}
+    def _waiting(self) -> bool:
+        return bool(self.study.get_trials(deepcopy=False, states=(TrialState.WAITING,)))
 
     def _duplicates_in_a_row(self) -> int:
         newest_first = reversed(self.study.get_trials(deepcopy=False))

@@ -271,22 +271,57 @@ def test_a_reader_may_open_the_study_while_it_is_created(tmp_path):
         assert list(tmp_path.glob(".*")) == []
 
 
-@pytest.mark.parametrize(
-    "better, depths",
-    [("deep", [18, 16, 14, 12]), ("shallow", [18, 16, 14, 12, 10, 8, 6, 4, 2, 0])],
+DEPTHS = Space(
+    (Parameter("freeze_depth", "freeze_depth", Int(0, 18)), Parameter("lr", "lr", Float(1e-4, 0.1, log=True)))
 )
-def test_deep_first_opens_stages_as_long_as_that_pays(tmp_path, better, depths):
-    space = Space((Parameter("freeze_depth", "freeze_depth", Int(0, 18)), Parameter("lr", "lr", Float(1e-4, 0.1))))
-    search = SearchConfig(trials=12, order="deep_first", pruner=PrunerConfig(name="none"))
-    study = new_study(tmp_path, search, space)
+
+
+def proposed_depths(folder: Path, search: SearchConfig, better: str, space: Space = DEPTHS) -> list[int]:
+    """Of all trials of the sampler, on an objective for which deep or shallow freezing is better."""
+    everything = FirstTrial("fine-tune everything", {"freeze_depth": 0, "lr": 0.01})
+    study = new_study(folder, search, space, (everything,))
     while (proposal := study.ask()) is not None:
         sign = 1 if better == "deep" else -1
         study.report(proposal.number, metrics(1, 0.5 + sign * proposal.values["freeze_depth"] / 100))
         study.complete(proposal.number)
-    swept = [t for t in study.study.trials if "deep_first" in t.user_attrs]
-    assert [t.params["freeze_depth"] for t in swept] == depths
-    assert len({t.params["lr"] for t in swept}) == len(depths)
-    assert len(study.study.trials) == 12
+    assert len(study.study.trials) == search.trials
+    return [t.params["freeze_depth"] for t in study.study.trials if "first" not in t.user_attrs]
+
+
+@pytest.mark.parametrize("sampler", ["tpe", "random"])
+def test_deep_first_opens_stages_only_where_that_pays(tmp_path, sampler):
+    search = SearchConfig(trials=30, order="deep_first", sampler={"name": sampler}, pruner=PrunerConfig(name="none"))
+    (tmp_path / "deep").mkdir()
+    (tmp_path / "shallow").mkdir()
+    deep = proposed_depths(tmp_path / "deep", search, "deep")
+    shallow = proposed_depths(tmp_path / "shallow", search, "shallow")
+    for depths, best in (deep, max), (shallow, min):
+        for number, depth in enumerate(depths):
+            assert depth >= best(depths[:number], default=18) - 5
+    assert len(set(deep)) > 3
+    assert min(shallow) < 3
+
+
+def test_deep_first_leaves_to_other_samplers_the_whole_range(tmp_path):
+    search = SearchConfig(trials=12, order="deep_first", sampler={"name": "qmc"}, pruner=PrunerConfig(name="none"))
+    assert min(proposed_depths(tmp_path, search, "deep")) < 5
+
+
+def test_deep_first_opens_the_depths_of_each_backbone_by_themselves(tmp_path):
+    def depths(backbone: str, high: int) -> Parameter:
+        return Parameter(f"freeze_depth@{backbone}", "freeze_depth", Int(0, high), {"backbone": (backbone,)})
+
+    backbone, rate = Parameter("backbone", "backbone", Categorical(("a", "b"))), DEPTHS.parameters[1]
+    space = Space((backbone, depths("a", 18), depths("b", 7), rate))
+    search = SearchConfig(trials=20, order="deep_first", sampler={"name": "random"}, pruner=PrunerConfig(name="none"))
+    study = new_study(tmp_path, search, space)
+    while (proposal := study.ask()) is not None:
+        depth = proposal.values["freeze_depth"]
+        study.report(proposal.number, metrics(1, 0.5 + (depth if proposal.values["backbone"] == "a" else -depth) / 100))
+        study.complete(proposal.number)
+    found = [t.params for t in study.study.trials]
+    assert min(p["freeze_depth@a"] for p in found if p["backbone"] == "a") >= 18 - 5 - 5
+    assert min(p["freeze_depth@b"] for p in found if p["backbone"] == "b") < 2
 
 
 def test_deep_first_ends_in_a_space_that_is_used_up(tmp_path):

@@ -22,6 +22,7 @@ from typing import IO, Any
 from trainable.budget import Budget
 from trainable.lock import take_lock
 from trainable.shelf import Shelf
+from trainable.whole import written_whole
 
 _ABOUT, _LEDGER, _USE, _GONE = "about.json", "ledger", "use.lock", ".gone"
 
@@ -85,7 +86,8 @@ class BlockStore:
         else:
             raise OSError(f"{folder / _USE} cannot be kept open")
         if not (folder / _ABOUT).exists():
-            _write_whole(folder / _ABOUT, json.dumps(about()))
+            with written_whole(folder / _ABOUT) as draft:
+                draft.write_text(json.dumps(about()))
         os.utime(folder / _ABOUT)
 
     def problem(self) -> OSError | None:
@@ -155,12 +157,6 @@ def _still_at(stream: IO[Any], file: Path) -> bool:
         return os.path.samestat(os.fstat(stream.fileno()), file.stat())
     except FileNotFoundError:
         return False
-
-
-def _write_whole(file: Path, text: str) -> None:
-    partial = file.with_name(f"{file.name}.{os.getpid()}.draft")
-    partial.write_text(text)
-    os.replace(partial, file)
 
 
 def _read_json(file: Path) -> dict[str, Any]:

@@ -1,0 +1,42 @@
+"""Cheap first: which freeze depths the sampler may propose, wider as opening more stages is seen to pay."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import replace
+
+from optuna.trial import FrozenTrial
+
+from search.config import SearchConfig
+from search.history import best_value
+from search.space import Int, Parameter, Space
+from trainable.settings import METRICS
+
+_SAMPLERS = ("tpe", "random")
+"""Those that can do with a range that changes from trial to trial; the others would no longer learn from it."""
+
+_SHARE = 4
+"""What part of all depths lies open beyond the best one, as a divisor."""
+
+
+def opened(space: Space, search: SearchConfig, trials: Sequence[FrozenTrial]) -> Space:
+    """The space without the freeze depths that are too far from what has paid so far, where ``search.order`` says so.
+
+    Args:
+        trials: all so far. Those that were asked for by name tell nothing of what the sampler found to pay.
+    """
+    if search.order == "as_sampled" or search.sampler.name not in _SAMPLERS:
+        return space
+    own = [trial for trial in trials if "first" not in trial.user_attrs]
+    return Space(tuple(_opened(parameter, search.metric, own) for parameter in space.parameters))
+
+
+def _opened(parameter: Parameter, metric: str, trials: Sequence[FrozenTrial]) -> Parameter:
+    depths = parameter.domain
+    if parameter.key != "freeze_depth" or not isinstance(depths, Int):
+        return parameter
+    sign = 1 if METRICS[metric] == "maximize" else -1
+    tried = [trial for trial in trials if parameter.name in trial.params]
+    values = [(best_value(trial, metric), trial.params[parameter.name]) for trial in tried]
+    _, best = max(((sign * value, depth) for value, depth in values if value is not None), default=(0, depths.high))
+    beyond = depths.step * math.ceil(len(depths.values()) / _SHARE)
+    return replace(parameter, domain=replace(depths, low=max(depths.low, best - beyond)))
