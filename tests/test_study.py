@@ -313,7 +313,7 @@ def test_deep_first_opens_the_depths_of_each_backbone_by_themselves(tmp_path):
 
     backbone, rate = Parameter("backbone", "backbone", Categorical(("a", "b"))), DEPTHS.parameters[1]
     space = Space((backbone, depths("a", 18), depths("b", 7), rate))
-    search = SearchConfig(trials=20, order="deep_first", sampler={"name": "random"}, pruner=PrunerConfig(name="none"))
+    search = SearchConfig(trials=40, order="deep_first", sampler={"name": "random"}, pruner=PrunerConfig(name="none"))
     study = new_study(tmp_path, search, space)
     while (proposal := study.ask()) is not None:
         depth = proposal.values["freeze_depth"]
