@@ -38,10 +38,15 @@ class Finalist:
 
 
 def choose_finalists(
-    run: Run, count: int, recipes: Sequence[int], backbones: Callable[[str], "Backbone"]
+    run: Run, count: int, recipes: Sequence[int], backbones: Callable[[str], "Backbone"], *, pruned: bool
 ) -> list[Finalist]:
-    """The ``count`` best complete trials, and those of the recipes."""
-    ranked = run.ranked()
+    """The ``count`` best trials, and those of the recipes.
+
+    Args:
+        pruned: whether those that were stopped early count, too: a later epoch is what they were stopped for, and it is
+            their best one that would be trained again.
+    """
+    ranked = [number for number in run.ranked(pruned=pruned) if run.row(number)["state"] != "FAIL"]
     numbers = dict.fromkeys([*ranked[:count], *(number for number in recipes if number in ranked)])
     return [_finalist(read_settings(run.folder, number), number, run.row(number), backbones) for number in numbers]
 

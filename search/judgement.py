@@ -172,6 +172,7 @@ def _playoff(
         config.report.finalists,
         recipes,
         lambda name: load_cached_backbone(name, config.model.weights, classes),
+        pruned=not config.data.folds,
     )
     table = (
         _scores_by_fold(run, finalists) if config.data.folds else train_finalists(run, finalists, config, address, say)

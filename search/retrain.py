@@ -35,7 +35,8 @@ class Retrained:
     images."""
 
     def judge(self, records: Sequence[Record]) -> Logits:
-        """The logits ``[N, C]`` of what the user is handed: the whole network, in full precision."""
+        """The logits ``[N, C]`` of what the user is handed: the whole network, in full precision, on all CPUs."""
+        torch.set_num_threads(_cpus())
         model = Bundle(self.training.backbone, self.training.images.classes, {})
         return torch.cat(list(model.logits([record.path for record in records]))).numpy()
 
@@ -68,7 +69,7 @@ def retrain(run: Run, number: int, say: Callable[[str], None], images: ImageSet 
     recorded = run.curves[run.curves["trial"] == number].sort_values("epoch")
     epochs = int(run.trials.loc[run.trials["trial"] == number, "best_epoch"].item())
     settings = read_settings(run.folder, number)
-    threads = settings.threads if images is None else len(os.sched_getaffinity(0))
+    threads = settings.threads if images is None else _cpus()
     settings = settings.model_copy(update={"folder": None, "folds": None, "threads": threads})
     training = start_training(settings)
     if images is not None:
@@ -120,6 +121,10 @@ def predictions_table(images: ImageSet, split: str, logits: Logits, temperature:
             "correct": correct,
         }
     )
+
+
+def _cpus() -> int:
+    return len(os.sched_getaffinity(0))
 
 
 def _same(recorded: pd.Series, training: Training) -> bool:

@@ -1,12 +1,45 @@
 """When a finalist is given up."""
 
+from types import SimpleNamespace
+
 import pandas as pd
 import pytest
 
-from search.finalists import Finalist, hopeless, race
+from search.finalists import Finalist, choose_finalists, hopeless, race
+from search.folder import trial_folder, write_settings
+from search.results import Run
+from trainable.settings import TrialSettings
 
 EXPENSIVE = Finalist(0, "fine-tune everything", 10, 1e12)
 COSTS = {0: 1e12, 3: 3.0, 7: 7.0}
+
+
+def run_of(folder, trials: dict[int, tuple[str, float]]) -> Run:
+    """Trials by number: how they ended, and their best score."""
+    for number in trials:
+        write_settings(TrialSettings(images=folder, backbone="resnet18", folder=trial_folder(folder, number)))
+    columns = ["trial", "state", "val_accuracy"]
+    table = pd.DataFrame([(number, *trial) for number, trial in trials.items()], columns=columns)
+    table = table.assign(val_loss=0.5, seconds=1.0, epochs=6, best_epoch=3, first=None)
+    table.loc[table["trial"] == 0, "first"] = "fine-tune everything"
+    return Run(folder, table, pd.DataFrame(), (), "val_accuracy")
+
+
+@pytest.mark.parametrize(("pruned", "chosen"), [(True, [4, 2, 0]), (False, [2, 3, 0])])
+def test_the_best_ones_and_the_recipes_are_finalists(tmp_path, pruned, chosen) -> None:
+    """A trial that was stopped in its sixth epoch may have been the best one in its third."""
+    trials = {
+        0: ("COMPLETE", 0.8),
+        1: ("FAIL", 0.99),
+        2: ("COMPLETE", 0.86),
+        3: ("COMPLETE", 0.85),
+        4: ("PRUNED", 0.87),
+    }
+    backbone = SimpleNamespace(stages=[SimpleNamespace(flops=5)] * 2, depth=int)
+    found = choose_finalists(run_of(tmp_path, trials), 2, [0, 1], lambda name: backbone, pruned=pruned)
+    assert [one.trial for one in found] == chosen
+    assert {(one.epochs, one.cost) for one in found} == {(3, 3 * 10 * 3.0)}
+    assert found[-1].name == "fine-tune everything"
 
 
 @pytest.mark.parametrize(
