@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import optuna
+from optuna.distributions import BaseDistribution, IntDistribution
 
 from search.config import Config
 from search.folder import study_address
@@ -23,11 +24,24 @@ def importances(study: optuna.Study, metric: str) -> dict[str, float]:
     pruned ones too; empty where there are too few to say anything. Parameters that some trials do not have are left
     out: their share would be one of the differences among fewer trials."""
     scored = optuna.create_study(direction=study.direction)
+    ranges = _widest(study)
     for trial in real_trials(study):
         value = best_value(trial, metric)
         if value is not None and trial.params:
-            scored.add_trial(optuna.create_trial(params=trial.params, distributions=trial.distributions, value=value))
+            distributions = {name: ranges[name] for name in trial.params}
+            scored.add_trial(optuna.create_trial(params=trial.params, distributions=distributions, value=value))
     if len({trial.value for trial in scored.trials}) < _LEAST:
         return {}
     common = set.intersection(*(set(trial.params) for trial in scored.trials))
     return dict(optuna.importance.get_param_importances(scored, params=sorted(common)))
+
+
+def _widest(study: optuna.Study) -> dict[str, BaseDistribution]:
+    """The values that each parameter could take in the end: see `search.deep_first`."""
+    found: dict[str, BaseDistribution] = {}
+    for trial in real_trials(study):
+        for name, values in trial.distributions.items():
+            known = found.setdefault(name, values)
+            if isinstance(values, IntDistribution) and isinstance(known, IntDistribution) and values.low < known.low:
+                found[name] = values
+    return found
