@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +23,10 @@ if TYPE_CHECKING:
 FINALISTS = "finalists.csv"
 
 COLUMNS = ("trial", "name", "epochs", "seed", "score", "val_accuracy", "val_loss", "seconds", "reason")
+
+
+_DEARER = 2
+"""How much costlier another finalist may be, to be trained while one's first seed is at work."""
 
 
 @dataclass(frozen=True)
@@ -109,18 +114,35 @@ def race(
     """Train what is in the queue, in its order, as far as it is worth it.
 
     What is not worth it stays in the queue: a seed of the same finalist that is still being trained may change that.
+    For the same reason a finalist's second seed waits for its first one, where there is another to train that is not
+    much costlier.
 
     Args:
         queue: finalists, and which repetition of each.
         keep: is given the row of each training that has ended.
     """
+    running: list[int] = []
+    told: set[int] = set()
+    """The finalists of which a training has ended."""
     while True:
-        while trainer.has_room and (chosen := next((one for one in queue if worth_it(one[0])), None)):
+        while trainer.has_room and (worthy := [one for one in queue if worth_it(one[0])]):
+            chosen = _next(worthy, set(running) - told)
             queue.remove(chosen)
+            running.append(chosen[0].trial)
             trainer.start(*chosen)
         if not trainer.busy:
             return
-        keep(trainer.wait())
+        row = trainer.wait()
+        trial = int(str(row["trial"]))
+        running.remove(trial)
+        told.add(trial)
+        keep(row)
+
+
+def _next(worthy: Sequence[tuple[Finalist, int]], untold: AbstractSet[int]) -> tuple[Finalist, int]:
+    cheapest = worthy[0]
+    others = [one for one in worthy if one[0].trial not in untold and one[0].cost <= _DEARER * cheapest[0].cost]
+    return others[0] if others else cheapest
 
 
 class Trainer(Protocol):

@@ -122,3 +122,19 @@ def test_who_could_win_after_all_is_trained_with_all_seeds(costliest, seeds) -> 
     race([(one, seed) for one in finalists for seed in (1, 2, 3)], Lanes(scores), worth_it, rows.append)
     trained = pd.DataFrame(rows)["trial"].value_counts()
     assert trained.to_dict() == {1: 3, 3: 3, 4: seeds}
+
+
+@pytest.mark.parametrize(("costs", "order"), [((1.0, 1.5), [1, 2, 1, 1]), ((1.0, 9.0), [1, 1, 1])])
+def test_a_second_seed_waits_for_the_first_where_another_costs_about_as_much(costs, order) -> None:
+    """The second finalist is worth it until the first one has been seen with another seed."""
+    scores = {1: [0.9, 0.9, 0.9], 2: [0.8, 0.8, 0.8]}
+    rows: list[dict] = []
+    trainer = Lanes(scores)
+    started: list[int] = []
+    begin = trainer.start
+    trainer.start = lambda finalist, repetition: (started.append(finalist.trial), begin(finalist, repetition))
+    queue = [
+        (Finalist(trial, "", 1, cost), seed) for trial, cost in zip(scores, costs, strict=True) for seed in (1, 2, 3)
+    ]
+    race(queue, trainer, lambda finalist: finalist.trial == 1 or not rows, rows.append)
+    assert started == order
