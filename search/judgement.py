@@ -15,10 +15,11 @@ from search.choice import Choice, choose
 from search.class_scores import class_scores
 from search.config import Config
 from search.estimate import Candidates, bias_corrected
-from search.finalists import Finalist, choose_finalists, train_finalists
+from search.finalists import Finalist, choose_finalists
 from search.folder import load_images
 from search.openings import Opening, record_opening
 from search.plan import check_retraining, describe_values
+from search.playoff import train_finalists
 from search.recipes import compare_with_recipes, trained_recipes
 from search.results import CURVES, Run
 from search.retrain import Logits, Retrained, kept_logits, predictions_table, retrain

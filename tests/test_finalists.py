@@ -1,12 +1,13 @@
-"""When a finalist is given up."""
+"""Who is a finalist, and when one is given up."""
 
 from types import SimpleNamespace
 
 import pandas as pd
 import pytest
 
-from search.finalists import Finalist, choose_finalists, hopeless, race
+from search.finalists import Finalist, choose_finalists
 from search.folder import trial_folder, write_settings
+from search.playoff import hopeless, race
 from search.results import Run
 from trainable.settings import TrialSettings
 
