@@ -12,7 +12,7 @@ from search.resources import share_out
 from search.shelves import memo_folder
 from trainable.backbone import Backbone
 from trainable.images import ImageSet
-from trainable.memo import format_bytes
+from trainable.inventory import format_bytes
 
 
 def outline(plan: Plan) -> str:

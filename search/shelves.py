@@ -15,7 +15,7 @@ from trainable.blocks import BlockStore
 from trainable.cache import cache_folder
 from trainable.frozen import PRECISIONS
 from trainable.images import ImageSet
-from trainable.memo import MEMO, format_bytes
+from trainable.inventory import MEMO, format_bytes
 from trainable.settings import TrainSettings
 
 DEFAULT_BUDGET = 20 * 2**30

@@ -11,7 +11,7 @@ import trainable.frozen
 import trainable.memo
 from trainable.backbone import Backbone, load_backbone
 from trainable.images import ImageSet, find_images
-from trainable.memo import main as memo_command
+from trainable.inventory import main as memo_command
 from trainable.settings import MemoSettings, TrainSettings, TrialSettings
 from trainable.training import Training
 

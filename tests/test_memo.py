@@ -12,7 +12,8 @@ from trainable.backbone import load_backbone
 from trainable.blocks import BlockStore
 from trainable.frozen import CANONICAL_BATCH, FrozenPass, resolve_precision
 from trainable.images import ImageSet, Record
-from trainable.memo import Memo, main
+from trainable.inventory import main
+from trainable.memo import Memo
 from trainable.settings import MemoSettings, TrainSettings
 from trainable.shelf import Shelf
 

@@ -3,7 +3,6 @@
 python -m trainable.memo
 """
 
-import argparse
 import functools
 import math
 import os
@@ -11,22 +10,17 @@ import sys
 import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch.utils.data import DataLoader, Dataset
 
-from trainable.blocks import BlockStore, StoredView
-from trainable.cache import cache_folder
+from trainable.blocks import BlockStore
 from trainable.frozen import CANONICAL_BATCH, FrozenPass
 from trainable.images import Record
 from trainable.resident import Resident
 from trainable.settings import MemoSettings
 from trainable.shelf import Shelf
-
-MEMO = "memo"
-"""The memo's folder in the user's cache."""
 
 _PATIENCE_S = 120
 """How long a trial waits for blocks that others hold: such a process may be stopped, and the trial can do without."""
@@ -216,50 +210,7 @@ def unpacked(x: torch.Tensor) -> torch.Tensor:
     return x.permute(0, 3, 1, 2) if x.ndim == 4 else x
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """List what is stored, by data set and backbone; or remove it."""
-    parser = argparse.ArgumentParser(prog="python -m trainable.memo", description=main.__doc__)
-    parser.add_argument("--folder", type=Path, default=cache_folder() / MEMO, help="the memo (default: %(default)s)")
-    parser.add_argument("--data", metavar="TEXT", help="only what was made of a data set whose folder contains TEXT")
-    parser.add_argument("--backbone", metavar="NAME", help="only this backbone's")
-    parser.add_argument("--clear", action="store_true", help="remove it, but for what a search uses at the moment")
-    options = parser.parse_args(arguments)
-    store = BlockStore(options.folder, 0, 0)
-    views = [view for view in store.views() if _chosen(view, options)]
-    if options.clear:
-        store.sweep()
-        removed = [view for view in views if store.remove(view)]
-        print(f"removed {len(removed)} of {len(views)} views, {format_bytes(sum(view.bytes for view in removed))}")
-    else:
-        print(f"{options.folder}: {len(views)} views, {format_bytes(sum(view.bytes for view in views))}")
-        print(*_table(views), sep="\n", end="\n" if views else "")
-    return 0
-
-
-def format_bytes(count: float) -> str:
-    """``1536`` as ``1.5 kB``: powers of 1,024."""
-    for unit in ("B", "kB", "MB", "GB"):
-        if count < 1024 or unit == "GB":
-            break
-        count /= 1024
-    return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
-
-
-def _chosen(view: StoredView, options: argparse.Namespace) -> bool:
-    data, backbone = str(view.about.get("data", "")), view.about.get("backbone")
-    return (options.data is None or options.data in data) and options.backbone in (None, backbone)
-
-
-def _table(views: Sequence[StoredView]) -> Iterator[str]:
-    groups: dict[tuple[str, ...], list[StoredView]] = {}
-    for view in views:
-        key = tuple(str(view.about.get(name, "unknown")) for name in ("data", "backbone", "precision"))
-        groups.setdefault(key, []).append(view)
-    for (data, backbone, precision), members in groups.items():
-        used = time.strftime("%Y-%m-%d %H:%M", time.localtime(max(view.used for view in members)))
-        size = format_bytes(sum(view.bytes for view in members))
-        yield f"  {data}  {backbone}  {precision}  {len(members)} views  {size}  last used {used}"
-
-
 if __name__ == "__main__":
+    from trainable.inventory import main
+
     sys.exit(main())
