@@ -18,21 +18,27 @@ _SHARE = 4
 """What part of all depths lies open beyond the best one, as a divisor."""
 
 
+def applies(space: Space, search: SearchConfig) -> bool:
+    """Whether the search opens freeze depths little by little."""
+    ordered = search.order == "deep_first" and search.sampler.name in _SAMPLERS
+    return ordered and any(map(_range, space.parameters))
+
+
 def opened(space: Space, search: SearchConfig, trials: Sequence[FrozenTrial]) -> Space:
     """The space without the freeze depths that are too far from what has paid so far, where ``search.order`` says so.
 
     Args:
         trials: all so far. Those that were asked for by name tell nothing of what the sampler found to pay.
     """
-    if search.order == "as_sampled" or search.sampler.name not in _SAMPLERS:
+    if not applies(space, search):
         return space
     own = [trial for trial in trials if "first" not in trial.user_attrs]
     return Space(tuple(_opened(parameter, search.metric, own) for parameter in space.parameters))
 
 
 def _opened(parameter: Parameter, metric: str, trials: Sequence[FrozenTrial]) -> Parameter:
-    depths = parameter.domain
-    if parameter.key != "freeze_depth" or not isinstance(depths, Int):
+    depths = _range(parameter)
+    if depths is None:
         return parameter
     sign = 1 if METRICS[metric] == "maximize" else -1
     tried = [trial for trial in trials if parameter.name in trial.params]
@@ -40,3 +46,8 @@ def _opened(parameter: Parameter, metric: str, trials: Sequence[FrozenTrial]) ->
     _, best = max(((sign * value, depth) for value, depth in values if value is not None), default=(0, depths.high))
     beyond = depths.step * math.ceil(len(depths.values()) / _SHARE)
     return replace(parameter, domain=replace(depths, low=max(depths.low, best - beyond)))
+
+
+def _range(parameter: Parameter) -> Int | None:
+    """Of freeze depths, where the parameter is one."""
+    return parameter.domain if parameter.key == "freeze_depth" and isinstance(parameter.domain, Int) else None

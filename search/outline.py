@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import torch
 
-from search.config import Config
+from search.deep_first import applies
 from search.plan import Plan, describe_values, fold_sizes
 from search.resources import share_out
 from search.shelves import memo_folder
@@ -25,7 +25,7 @@ def outline(plan: Plan) -> str:
         lines += ["", *_shelf_table(plan, backbone)]
     lines += ["", "space", *("  " + line for line in plan.space.describe().splitlines()), "", "first trials"]
     lines += [f"  {first.name}: {describe_values(first.values)}" for first in plan.first]
-    return "\n".join([*lines, "", *_search_table(plan.config)])
+    return "\n".join([*lines, "", *_search_table(plan)])
 
 
 def _count(images: ImageSet, split: str) -> str:
@@ -45,18 +45,19 @@ def _folds(plan: Plan) -> list[str]:
     return [f"folds       {len(sizes)} of {each} of the train images; {running}"]
 
 
-def _search_table(config: Config) -> list[str]:
-    search = config.search
+def _search_table(plan: Plan) -> list[str]:
+    config, search = plan.config, plan.config.search
     each = " a fold" if config.data.folds else ""
     limits = [f"{search.trials} trials of at most {config.train.epochs} epochs{each}"]
     limits += [f"{search.time_budget:g} s"] if search.time_budget else []
     limits += [f"until {search.metric} reaches {search.target:g}"] if search.target is not None else []
+    little_by_little = ", shallower freeze depths as they are seen to pay" if applies(plan.space, search) else ""
     here = share_out(config.resources, {"CPU": os.cpu_count() or 1, "GPU": torch.cuda.device_count()})
     return [
         f"search      {', '.join(limits)}",
         f"at a time   {here.concurrency} on this machine, each on {here.cpus_per_trial:g} CPUs and "
         f"{here.gpus_per_trial:g} GPUs",
-        f"sampler     {search.sampler.name}",
+        f"sampler     {search.sampler.name}{little_by_little}",
         f"pruner      {search.pruner.name}",
     ]
 

@@ -119,6 +119,20 @@ def test_where_nothing_is_left_to_the_sampler_the_longest_trials_come_first(tria
     assert re.findall(r"first \d", capsys.readouterr().out) == order
 
 
+@pytest.mark.parametrize(
+    "sampler, depths, said",
+    [
+        ("tpe", "{low: 0, high: all}", "tpe, shallower freeze depths as they"),
+        ("qmc", "{low: 0, high: all}", "qmc\n"),
+        ("tpe", "all", "tpe\n"),
+    ],
+)
+def test_the_plan_says_that_freeze_depths_open_little_by_little(sampler, depths, said, photos, capsys):
+    order = ["--set", "search.order=deep_first", "--set", f"search.sampler={sampler}"]
+    assert run([*QUICK, "--data", str(photos), *order, "--set", f"space.freeze_depth={depths}", "--plan"]) == 0
+    assert f"\nsampler     {said}" in capsys.readouterr().out
+
+
 def test_the_plan_says_the_folds_and_keeps_what_they_need(photos, capsys):
     assert run([*QUICK, "--data", str(photos), "--set", "data.folds=5", "--plan"]) == 0
     said = capsys.readouterr().out
