@@ -1,9 +1,11 @@
 """How much each parameter matters for the score."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import optuna
 from optuna.distributions import BaseDistribution, IntDistribution
+from optuna.trial import FrozenTrial
 
 from search.config import Config
 from search.folder import study_address
@@ -20,12 +22,16 @@ def parameter_importances(run: Path, config: Config) -> dict[str, float]:
 
 
 def importances(study: optuna.Study, metric: str) -> dict[str, float]:
-    """PED-ANOVA importances (Watanabe, Bansal, Hutter, *IJCAI* 2023) over all trials, each with its best epoch's value,
-    pruned ones too; empty where there are too few to say anything. Parameters that some trials do not have are left
-    out: their share would be one of the differences among fewer trials."""
+    """PED-ANOVA importances (Watanabe, Bansal, Hutter, *IJCAI* 2023) over the trials that the sampler chose, each with
+    its best epoch's value, pruned ones too; empty where there are too few to say anything.
+
+    A trial that was asked for by name can lie far from all others, and would pass for the effect of where it lies.
+    Parameters that some trials do not have are left out: theirs would be a share of the differences among fewer trials.
+    """
     scored = optuna.create_study(direction=study.direction)
-    ranges = _widest(study)
-    for trial in real_trials(study):
+    sampled = [trial for trial in real_trials(study) if "first" not in trial.user_attrs]
+    ranges = _widest(sampled)
+    for trial in sampled:
         value = best_value(trial, metric)
         if value is not None and trial.params:
             distributions = {name: ranges[name] for name in trial.params}
@@ -36,10 +42,10 @@ def importances(study: optuna.Study, metric: str) -> dict[str, float]:
     return dict(optuna.importance.get_param_importances(scored, params=sorted(common)))
 
 
-def _widest(study: optuna.Study) -> dict[str, BaseDistribution]:
+def _widest(trials: Sequence[FrozenTrial]) -> dict[str, BaseDistribution]:
     """The values that each parameter could take in the end: see `search.deep_first`."""
     found: dict[str, BaseDistribution] = {}
-    for trial in real_trials(study):
+    for trial in trials:
         for name, values in trial.distributions.items():
             known = found.setdefault(name, values)
             if isinstance(values, IntDistribution) and isinstance(known, IntDistribution) and values.low < known.low:

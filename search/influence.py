@@ -37,8 +37,9 @@ def draw_importances(importances: Mapping[str, float], parameters: Sequence[str]
     name = label(ranked[-1][1])
     others = ", ".join(label(name) for name in parameters if name not in importances)
     return canvas, (
-        f"How much of the differences between trials each parameter explains; {name} the most. An estimate from few "
-        "trials is a hint, no more." + (f" Not compared, since some trials do without: {others}." if others else "")
+        f"How much of the differences between the sampler's trials each parameter explains; {name} the most. An "
+        "estimate from few trials is a hint, no more."
+        + (f" Not compared, since some trials do without: {others}." if others else "")
     )
 
 

@@ -177,6 +177,19 @@ def test_a_range_that_grew_during_the_search_is_one_parameter():
     assert shares["freeze_depth"] > shares["lr"]
 
 
+def test_trials_that_were_asked_for_by_name_have_no_part_in_importances():
+    study = optuna.create_study(direction="maximize", sampler=optuna.samplers.RandomSampler(seed=0))
+    study.enqueue_trial({"freeze_depth": 0, "lr": 0.05}, user_attrs={"first": "fine-tune everything"})
+    for number in range(20):
+        trial = study.ask()
+        rate = trial.suggest_float("lr", 0, 0.1)
+        score = 0.99 if trial.suggest_int("freeze_depth", 13 if number else 0, 18) == 0 else rate
+        trial.set_user_attr("epoch:0001", {**dict.fromkeys(METRICS, score), "epoch": 1})
+        study.tell(trial, score)
+    shares = importances(study, "val_accuracy")
+    assert shares["lr"] > 0.8
+
+
 @pytest.mark.parametrize("ending", ["", " (moved into the space)"])
 def test_the_legend_of_the_history_has_room(ending):
     recipes = [name + ending for name in ("fine-tune everything", "train the head only")]
