@@ -166,8 +166,8 @@ def test_a_parameter_that_some_trials_do_without_has_no_importance():
 
 def test_a_range_that_grew_during_the_search_is_one_parameter():
     """As freeze depths do with deep_first; Optuna would take each range for a parameter of its own, and warn."""
-    study = optuna.create_study(direction="maximize")
-    for number in range(12):
+    study = optuna.create_study(direction="maximize", sampler=optuna.samplers.RandomSampler(seed=0))
+    for number in range(40):
         trial = study.ask()
         depth, rate = trial.suggest_int("freeze_depth", max(0, 9 - number), 18), trial.suggest_float("lr", 0, 0.1)
         trial.set_user_attr("epoch:0001", {**dict.fromkeys(METRICS, depth / 20 + rate / 100), "epoch": 1})
