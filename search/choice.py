@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import pandas as pd
 
-from trainable.settings import METRICS
+from trainable.settings import sign_of
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,7 @@ def choose(table: pd.DataFrame, costs: Mapping[int, float], metric: str) -> Choi
         table: a row a training: trial, score (NaN where it diverged).
         costs: of each trial's training.
     """
-    sign = 1 if METRICS[metric] == "maximize" else -1
+    sign = sign_of(metric)
     scores = (sign * table["score"]).groupby(table["trial"])
     means = scores.agg(lambda each: each.mean(skipna=False)).dropna()
     if means.empty:

@@ -7,9 +7,9 @@ from dataclasses import replace
 from optuna.trial import FrozenTrial
 
 from search.config import SearchConfig
-from search.history import best_value
+from search.history import best_value, sampled
 from search.space import Int, Parameter, Space
-from trainable.settings import METRICS
+from trainable.settings import sign_of
 
 _SAMPLERS = ("tpe", "random")
 """Those that can do with a range that changes from trial to trial; the others would no longer learn from it."""
@@ -32,7 +32,7 @@ def opened(space: Space, search: SearchConfig, trials: Sequence[FrozenTrial]) ->
     """
     if not applies(space, search):
         return space
-    own = [trial for trial in trials if "first" not in trial.user_attrs]
+    own = sampled(trials)
     return Space(tuple(_opened(parameter, search.metric, own) for parameter in space.parameters))
 
 
@@ -40,7 +40,7 @@ def _opened(parameter: Parameter, metric: str, trials: Sequence[FrozenTrial]) ->
     depths = _range(parameter)
     if depths is None:
         return parameter
-    sign = 1 if METRICS[metric] == "maximize" else -1
+    sign = sign_of(metric)
     tried = [trial for trial in trials if parameter.name in trial.params]
     values = [(best_value(trial, metric), trial.params[parameter.name]) for trial in tried]
     _, best = max(((sign * value, depth) for value, depth in values if value is not None), default=(0, depths.high))

@@ -1,11 +1,11 @@
 """What the trials of an Optuna study hold: their epochs, and the value by which they are ordered."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 import optuna
 from optuna.trial import FrozenTrial, TrialState
 
-from trainable.settings import METRICS, across_folds, best_epoch
+from trainable.settings import across_folds, best_epoch, sign_of
 
 TIE_BREAK = 1e-9
 """How much a loss can move a value: enough to order equal accuracies, too little to reorder different ones."""
@@ -21,6 +21,11 @@ def real_trials(study: optuna.Study, *states: TrialState) -> list[FrozenTrial]:
     return [t for t in trials if t.state != TrialState.WAITING and "duplicate_of" not in t.user_attrs]
 
 
+def sampled(trials: Iterable[FrozenTrial]) -> list[FrozenTrial]:
+    """Those that the sampler chose, not those that were asked for by name."""
+    return [trial for trial in trials if "first" not in trial.user_attrs]
+
+
 def epochs_of(trial: FrozenTrial) -> list[dict[str, float]]:
     """The metrics of each epoch of a trial, in order; with folds, fold by fold."""
     return [value for name, value in sorted(trial.user_attrs.items()) if name.startswith("epoch:")]
@@ -34,6 +39,6 @@ def best_value(trial: FrozenTrial, metric: str) -> float | None:
 
 def ranked_value(metrics: Metrics, metric: str) -> float:
     """The metric, made worse by up to `TIE_BREAK` the higher the loss is: so equal accuracies have an order."""
-    sign = 1 if METRICS[metric] == "maximize" else -1
+    sign = sign_of(metric)
     loss = metrics["val_loss"]
     return metrics[metric] - sign * TIE_BREAK * (loss / (1 + loss))

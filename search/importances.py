@@ -9,7 +9,7 @@ from optuna.trial import FrozenTrial
 
 from search.config import Config
 from search.folder import study_address
-from search.history import best_value, real_trials
+from search.history import best_value, real_trials, sampled
 from search.storage import open_study
 
 _LEAST = 4
@@ -29,9 +29,9 @@ def importances(study: optuna.Study, metric: str) -> dict[str, float]:
     Parameters that some trials do not have are left out: theirs would be a share of the differences among fewer trials.
     """
     scored = optuna.create_study(direction=study.direction)
-    sampled = [trial for trial in real_trials(study) if "first" not in trial.user_attrs]
-    ranges = _widest(sampled)
-    for trial in sampled:
+    trials = sampled(real_trials(study))
+    ranges = _widest(trials)
+    for trial in trials:
         value = best_value(trial, metric)
         if value is not None and trial.params:
             distributions = {name: ranges[name] for name in trial.params}

@@ -14,12 +14,11 @@ from search.config import Config
 from search.finalists import Finalist
 from search.repetition import RayTrainer, repeated
 from search.results import Run, write_table
-from trainable.settings import METRICS
+from trainable.settings import sign_of
 
 FINALISTS = "finalists.csv"
 
 COLUMNS = ("trial", "name", "epochs", "seed", "score", "val_accuracy", "val_loss", "seconds", "reason")
-
 
 _DEARER = 2
 """How much costlier another finalist may be, to be trained while one's first seed is at work."""
@@ -80,8 +79,8 @@ def race(
         queue: finalists, and which repetition of each.
         keep: is given the row of each training that has ended.
     """
-    running: list[int] = []
-    told: set[int] = set()
+    running: list[object] = []
+    told: set[object] = set()
     """The finalists of which a training has ended."""
     while True:
         while trainer.has_room and (worthy := [one for one in queue if worth_it(one[0])]):
@@ -92,16 +91,14 @@ def race(
         if not trainer.busy:
             return
         row = trainer.wait()
-        trial = int(str(row["trial"]))
-        running.remove(trial)
-        told.add(trial)
+        running.remove(row["trial"])
+        told.add(row["trial"])
         keep(row)
 
 
-def _next(worthy: Sequence[tuple[Finalist, int]], untold: AbstractSet[int]) -> tuple[Finalist, int]:
-    cheapest = worthy[0]
-    others = [one for one in worthy if one[0].trial not in untold and one[0].cost <= _DEARER * cheapest[0].cost]
-    return others[0] if others else cheapest
+def _next(worthy: Sequence[tuple[Finalist, int]], untold: AbstractSet[object]) -> tuple[Finalist, int]:
+    limit = _DEARER * worthy[0][0].cost
+    return next((one for one in worthy if one[0].trial not in untold and one[0].cost <= limit), worthy[0])
 
 
 class Trainer(Protocol):
@@ -135,7 +132,7 @@ def hopeless(
         costs: of each finalist's training.
         in_search: the finalist's score in the search.
     """
-    sign = 1 if METRICS[metric] == "maximize" else -1
+    sign = sign_of(metric)
     scores: dict[int, list[float]] = {}
     for trial, score in zip(table["trial"], table["score"].astype(float), strict=True):
         scores.setdefault(trial, []).append(sign * score)

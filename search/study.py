@@ -200,13 +200,14 @@ class Study:
         if size is not None and len(seen) >= size:
             self.exhausted = True
             return None
-        queued = self._enqueue(seen)
+        self._enqueue(seen)
         if self.exhausted:
             return None
+        space = self._space if self._waiting() else opened(self._space, self._search, self._trials())
         number = len(self.study.get_trials(deepcopy=False))
         self.study.sampler = make_sampler(self._search.sampler, self._search.seed, number)
         trial = self.study.ask()
-        values = (self._space if queued else opened(self._space, self._search, self._trials())).suggest(trial)
+        values = space.suggest(trial)
         twin = seen.get(_key(self._frozen(trial.number)))
         if twin is not None:
             trial.set_user_attr("duplicate_of", twin)
@@ -215,10 +216,10 @@ class Study:
         self._handles[trial.number], self._known[trial.number] = trial, []
         return Proposal(trial.number, values, first="first" in trial.user_attrs)
 
-    def _enqueue(self, seen: Mapping[Any, int]) -> bool:
-        """Queue a configuration where the next one is not the sampler's to choose; whether one is in the queue."""
-        if self._waiting():  # a crash came between queueing and asking
-            return True
+    def _enqueue(self, seen: Mapping[Any, int]) -> None:
+        """Queue a configuration where the next one is not the sampler's to choose."""
+        if self._waiting():
+            return  # a crash came between queueing and asking
         proposed = {t.user_attrs.get("first") for t in self.study.get_trials(deepcopy=False)}
         if first := next((first for first in self._first if first.name not in proposed), None):
             self.study.enqueue_trial(self._space.params(first.values), user_attrs={"first": first.name})
@@ -231,9 +232,9 @@ class Study:
             # Little is left of a finite space, and the sampler keeps proposing what it likes best.
             left = [p for p in self._space.configurations() if _frozenset(p) not in seen]
             self.study.enqueue_trial(random.Random(self._search.seed + len(seen)).choice(left))
-        return self._waiting()
 
     def _waiting(self) -> bool:
+        """Whether a configuration is in the queue, to be asked for next."""
         return bool(self.study.get_trials(deepcopy=False, states=(TrialState.WAITING,)))
 
     def _duplicates_in_a_row(self) -> int:

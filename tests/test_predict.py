@@ -218,7 +218,7 @@ def test_explanations_have_names_of_their_own(bundle, photos, tmp_path, capsys):
             assert (picture.size, picture.mode) == ((224, 224), "RGB")
 
 
-@pytest.mark.skipif(os.name != "posix", reason="file names that are no text")
+@pytest.mark.skipif(os.name != "posix", reason="only there can file names be no text")
 def test_a_path_that_is_no_text(bundle, photos, tmp_path, capsys):
     odd = tmp_path / os.fsdecode(b"caf\xe9.png")
     odd.write_bytes(photos[0].read_bytes())

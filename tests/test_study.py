@@ -4,6 +4,7 @@ import json
 import math
 import os
 import threading
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import optuna
@@ -276,14 +277,18 @@ DEPTHS = Space(
 )
 
 
-def proposed_depths(folder: Path, search: SearchConfig, better: str, space: Space = DEPTHS) -> list[int]:
+def run_on(study: Study, score: Callable[[Mapping], float]) -> None:
+    """Run all trials for one epoch, on an objective of their settings."""
+    while (proposal := study.ask()) is not None:
+        study.report(proposal.number, metrics(1, score(proposal.values)))
+        study.complete(proposal.number)
+
+
+def proposed_depths(folder: Path, search: SearchConfig, better: str) -> list[int]:
     """Of all trials of the sampler, on an objective for which deep or shallow freezing is better."""
     everything = FirstTrial("fine-tune everything", {"freeze_depth": 0, "lr": 0.01})
-    study = new_study(folder, search, space, (everything,))
-    while (proposal := study.ask()) is not None:
-        sign = 1 if better == "deep" else -1
-        study.report(proposal.number, metrics(1, 0.5 + sign * proposal.values["freeze_depth"] / 100))
-        study.complete(proposal.number)
+    study, sign = new_study(folder, search, DEPTHS, (everything,)), 1 if better == "deep" else -1
+    run_on(study, lambda values: 0.5 + sign * values["freeze_depth"] / 100)
     assert len(study.study.trials) == search.trials
     return [t.params["freeze_depth"] for t in study.study.trials if "first" not in t.user_attrs]
 
@@ -315,10 +320,7 @@ def test_deep_first_opens_the_depths_of_each_backbone_by_themselves(tmp_path):
     space = Space((backbone, depths("a", 18), depths("b", 7), rate))
     search = SearchConfig(trials=40, order="deep_first", sampler={"name": "random"}, pruner=PrunerConfig(name="none"))
     study = new_study(tmp_path, search, space)
-    while (proposal := study.ask()) is not None:
-        depth = proposal.values["freeze_depth"]
-        study.report(proposal.number, metrics(1, 0.5 + (depth if proposal.values["backbone"] == "a" else -depth) / 100))
-        study.complete(proposal.number)
+    run_on(study, lambda values: 0.5 + values["freeze_depth"] * (1 if values["backbone"] == "a" else -1) / 100)
     found = [t.params for t in study.study.trials]
     assert min(p["freeze_depth@a"] for p in found if p["backbone"] == "a") >= 18 - 5 - 5
     assert min(p["freeze_depth@b"] for p in found if p["backbone"] == "b") < 2

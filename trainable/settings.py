@@ -31,14 +31,19 @@ EPOCH_METRICS = (
 """What a trial reports of each epoch: the epoch counted from 1, losses, fractions in 0–1, seconds, images a second."""
 
 
+def sign_of(metric: str) -> int:
+    """1 where more of the metric is better, -1 where less is."""
+    return 1 if METRICS[metric] == "maximize" else -1
+
+
 def best_epoch(history: Sequence[Mapping[str, float]], metric: str) -> int:
     """The epoch, counted from 1, with the best ``metric``; of equals the one with the lower loss, then the first.
 
     With folds it is one epoch for all of them, and their means decide.
     """
-    sign = -1 if METRICS[metric] == "maximize" else 1
+    sign = sign_of(metric)
     mean = across_folds(history)
-    ranked = [(sign * metrics[metric], metrics["val_loss"], number) for number, metrics in enumerate(mean, 1)]
+    ranked = [(-sign * metrics[metric], metrics["val_loss"], number) for number, metrics in enumerate(mean, 1)]
     return min(ranked)[2]
 
 
