@@ -36,6 +36,16 @@ def opened(space: Space, search: SearchConfig, trials: Sequence[FrozenTrial]) ->
     return Space(tuple(_opened(parameter, search.metric, own) for parameter in space.parameters))
 
 
+def as_likely(depths: Sequence[int], space: Space, search: SearchConfig) -> Sequence[int]:
+    """The depths that trials may have, each as often as it is likely: where they open little by little, the deepest
+    quarter of them is taken to be twice as likely as the one before it, and so on."""
+    if not applies(space, search):
+        return depths
+    deepest_first = sorted(depths, reverse=True)
+    part = math.ceil(len(depths) / _SHARE)
+    return [depth for place, depth in enumerate(deepest_first) for _ in range(2 ** (_SHARE - 1 - place // part))]
+
+
 def _opened(parameter: Parameter, metric: str, trials: Sequence[FrozenTrial]) -> Parameter:
     depths = _range(parameter)
     if depths is None:

@@ -71,29 +71,32 @@ def race(
 ) -> None:
     """Train what is in the queue, in its order, as far as it is worth it.
 
-    What is not worth it stays in the queue: a seed of the same finalist that is still being trained may change that.
-    For the same reason a finalist's second seed waits for its first one, where there is another to train that is not
-    much costlier.
+    What is not worth it stays in the queue: a seed of the same finalist that is still being trained may change that,
+    as long as it is the first. For the same reason a finalist's second seed waits for its first one, where there is
+    another to train that is not much costlier; and it is given up where the first turns out not to be good enough.
 
     Args:
         queue: finalists, and which repetition of each.
         keep: is given the row of each training that has ended.
     """
-    running: list[object] = []
+    running: list[Finalist] = []
     told: set[object] = set()
-    """The finalists of which a training has ended."""
+    """The finalists of which a training has ended, by their trials."""
     while True:
         while trainer.has_room and (worthy := [one for one in queue if worth_it(one[0])]):
-            chosen = _next(worthy, set(running) - told)
+            chosen = _next(worthy, {one.trial for one in running} - told)
             queue.remove(chosen)
-            running.append(chosen[0].trial)
+            running.append(chosen[0])
             trainer.start(*chosen)
         if not trainer.busy:
             return
         row = trainer.wait()
-        running.remove(row["trial"])
+        running.remove(next(one for one in running if one.trial == row["trial"]))
         told.add(row["trial"])
         keep(row)
+        for given_up in {one for one in running if one.trial in told and not worth_it(one)}:
+            trainer.give_up(given_up)
+            running = [one for one in running if one != given_up]
 
 
 def _next(worthy: Sequence[tuple[Finalist, int]], untold: AbstractSet[object]) -> tuple[Finalist, int]:
@@ -114,6 +117,10 @@ class Trainer(Protocol):
 
     def wait(self) -> dict[str, object]:
         """The row of the next one that ends."""
+        ...
+
+    def give_up(self, finalist: Finalist) -> None:
+        """End its trainings, without a row."""
         ...
 
 

@@ -30,14 +30,16 @@ class RayTrainer:
     def __enter__(self) -> "RayTrainer":
         import ray
 
-        from search.cluster import ray_cluster
+        from search.cluster import OF_TRIALS, ray_cluster
         from search.experiment import WORKER_RETRIES
         from trainable.repeat import train_for
 
-        cluster = self._stack.enter_context(ray_cluster(self._address, self._say))
-        self._cluster = cluster(self._config.resources)
+        cluster = self._stack.enter_context(ray_cluster(self._address, self._config.resources, self._say))
+        self._cluster = cluster()
         cpus, gpus = self._cluster.cpus_per_trial, self._cluster.gpus_per_trial
-        self._task = ray.remote(num_cpus=cpus, num_gpus=gpus, max_retries=WORKER_RETRIES)(train_for)
+        self._task = ray.remote(num_cpus=cpus, num_gpus=gpus, max_retries=WORKER_RETRIES, runtime_env=OF_TRIALS)(
+            train_for
+        )
         return self
 
     def __exit__(self, *error: object) -> None:
@@ -65,6 +67,16 @@ class RayTrainer:
         outcome = row["reason"] or f"{self._run.metric} {row['score']:.4f}"
         self._say(f"finalists: {finalist.name}, {finalist.epochs} epochs, seed {row['seed']}: {outcome}")
         return row
+
+    def give_up(self, finalist: Finalist) -> None:
+        """End its trainings, without a row."""
+        import ray
+
+        for task, (one, settings) in [*self._waiting.items()]:
+            if one == finalist:
+                ray.cancel(task)
+                del self._waiting[task]
+                self._say(f"finalists: {finalist.name}, seed {settings.train.seed}: given up, it can win no more")
 
 
 def _row(

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from search.config import Config, MemoConfig
+from search.deep_first import as_likely
 from search.space import Space
 from trainable.backbone import Backbone
 from trainable.blocks import BlockStore
@@ -22,8 +23,10 @@ DEFAULT_BUDGET = 20 * 2**30
 FREE_SHARE = 0.25
 """By default the memo takes at most so many bytes, and at most this share of what the disk has free."""
 
-_LEAST_GAIN = 0.01
-"""A depth that spares the trials less than this share of the frozen FLOPs is not worth keeping."""
+_FLOPS_PER_BYTE = 800
+"""A depth whose activations spare all trials together fewer FLOPs a byte is not worth keeping. On the CPUs that this
+was measured on, 160 are computed while a byte is written; most trials are stopped early, so that two of five ask for an
+average view; and what takes room should pay twice."""
 
 
 @dataclass(frozen=True)
@@ -67,17 +70,19 @@ def choose_for(config: Config, images: ImageSet, backbone: Backbone, space: Spac
     plain = images.split("val") if config.data.folds is None else images.split("train")
     count = len(images.split("train")) * _count_views(train, space) + len(plain)
     size = PRECISIONS[train.precision].itemsize
-    return choose_shelves(backbone, [int(depth) for depth in depths], count, size, budget)
+    likely = as_likely([int(depth) for depth in depths], space, config.search)
+    return choose_shelves(backbone, likely, config.search.trials, count, size, budget)
 
 
 def choose_shelves(
-    backbone: Backbone, depths: Sequence[int], images: int, element_size: int, budget: int
+    backbone: Backbone, depths: Sequence[int], trials: int, images: int, element_size: int, budget: int
 ) -> tuple[Shelf, ...]:
     """Keep the deepest depth that trials use, then one after another what spares the most FLOPs a byte; and the views,
     where a trial begins at them.
 
     Args:
         depths: those that trials may have, each as often as it is likely.
+        trials: how many there will be.
         images: all of them, each counted as often as it has views.
         element_size: bytes of a number in an activation.
         budget: bytes that all kept activations may take.
@@ -86,6 +91,7 @@ def choose_shelves(
         The depths worth a thought, in the order in which they were thought of; the first is the views themselves.
     """
     flops, deepest = _flops_before(backbone), max(depths)
+    least = _FLOPS_PER_BYTE / (trials * sum(stage.flops for stage in backbone.stages) or 1)
     sizes = {d: backbone.stages[d - 1].elements * element_size * images for d in range(1, deepest + 1)}
     left, candidates = budget, set(sizes)
     found: list[Shelf] = []
@@ -93,10 +99,10 @@ def choose_shelves(
         kept = [shelf.depth for shelf in found if shelf.kept]
         gains = {depth: _gain(depth, kept, depths, flops) for depth in candidates}
         best = deepest if not found else max(gains, key=lambda depth: gains[depth] / sizes[depth])
-        if found and gains[best] < _LEAST_GAIN:
+        if found and gains[best] < least * sizes[best] / images:
             break
         fits = sizes[best] <= left
-        reason = f"spares {gains[best]:.0%} of the FLOPs" if fits else _too_large(left)
+        reason = f"spares {gains[best]:.1%} of the FLOPs" if fits else _too_large(left)
         if best == deepest:
             reason = "the deepest" + ("" if fits else ", as far as there is room")
         found.append(Shelf(best, sizes[best], fits or best == deepest, reason))

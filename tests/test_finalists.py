@@ -101,6 +101,9 @@ class Lanes:
     def wait(self) -> dict:
         return self.running.pop(0)
 
+    def give_up(self, finalist: Finalist) -> None:
+        self.running = [row for row in self.running if row["trial"] != finalist.trial]
+
 
 @pytest.mark.parametrize(
     ("costliest", "seeds"),
@@ -139,3 +142,13 @@ def test_a_second_seed_waits_for_the_first_where_another_costs_about_as_much(cos
     ]
     race(queue, trainer, lambda finalist: finalist.trial == 1 or not rows, rows.append)
     assert started == order
+
+
+def test_a_second_seed_is_given_up_where_the_first_was_not_good_enough() -> None:
+    """There was a lane for it as long as the first one was not seen."""
+    rows: list[dict] = []
+    trainer = Lanes({1: [0.7, 0.9, 0.9]})
+    queue = [(Finalist(1, "", 1, 1.0), seed) for seed in (1, 2, 3)]
+    race(queue, trainer, lambda finalist: not rows, rows.append)
+    assert [row["score"] for row in rows] == [0.7]
+    assert not trainer.busy

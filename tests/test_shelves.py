@@ -19,7 +19,7 @@ def kept(shelves) -> list[int]:
 
 
 def test_with_room_the_views_the_deepest_and_some_between_are_kept(lite0) -> None:
-    shelves = choose_shelves(lite0, range(19), 1000, 4, 20 * 2**30)
+    shelves = choose_shelves(lite0, range(19), 10, 1000, 4, 20 * 2**30)
     depths = kept(shelves)
     assert depths[0] == 0
     assert depths[-1] == 18
@@ -27,17 +27,17 @@ def test_with_room_the_views_the_deepest_and_some_between_are_kept(lite0) -> Non
 
 
 def test_what_no_trial_uses_is_not_kept(lite0) -> None:
-    assert kept(choose_shelves(lite0, [18], 1000, 4, 20 * 2**30)) == [18]
-    assert kept(choose_shelves(lite0, [0], 1000, 4, 20 * 2**30)) == [0]
-    assert kept(choose_shelves(lite0, [5, 12], 1000, 4, 20 * 2**30)) == [5, 12]
-    assert kept(choose_shelves(lite0, [0, 18], 1000, 4, 20 * 2**30)) == [0, 18]
+    assert kept(choose_shelves(lite0, [18], 10, 1000, 4, 20 * 2**30)) == [18]
+    assert kept(choose_shelves(lite0, [0], 10, 1000, 4, 20 * 2**30)) == [0]
+    assert kept(choose_shelves(lite0, [5, 12], 10, 1000, 4, 20 * 2**30)) == [5, 12]
+    assert kept(choose_shelves(lite0, [0, 18], 10, 1000, 4, 20 * 2**30)) == [0, 18]
 
 
 def test_the_less_room_the_fewer_and_the_deepest_last(lite0) -> None:
     """Behind the deepest stage an image has 1,280 numbers."""
     chosen = []
     for budget in (20 * 2**30, 2 * 2**30, 200 * 2**20, 20_000 * 1280 * 2, 1000):
-        shelves = choose_shelves(lite0, range(19), 20_000, 2, budget)
+        shelves = choose_shelves(lite0, range(19), 30, 20_000, 2, budget)
         chosen.append(kept(shelves))
         inside = [shelf for shelf in shelves if shelf.kept]
         assert sum(shelf.bytes for shelf in inside) <= budget or len(inside) == 1
@@ -45,6 +45,11 @@ def test_the_less_room_the_fewer_and_the_deepest_last(lite0) -> None:
     assert all(set(fewer) <= set(more) for more, fewer in pairwise(chosen))
     assert chosen[-1] == chosen[-2] == [18]
     assert chosen[0][0] == 0
+
+
+def test_the_more_trials_the_more_depths_pay_for_their_bytes(lite0) -> None:
+    chosen = [kept(choose_shelves(lite0, range(19), trials, 1000, 4, 2**40)) for trials in (1, 10, 100, 1000)]
+    assert all(set(fewer) < set(more) for fewer, more in pairwise(chosen))
 
 
 def test_the_default_budget_is_a_share_of_the_free_disk(tmp_path) -> None:

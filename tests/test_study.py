@@ -13,6 +13,7 @@ import pytest
 from optuna.trial import TrialState
 
 from search.config import PrunerConfig, SamplerConfig, SearchConfig
+from search.deep_first import as_likely
 from search.executor import Execution
 from search.history import TIE_BREAK, ranked_value, real_trials
 from search.method import PrunerConfig as Pruner
@@ -324,6 +325,15 @@ def test_deep_first_opens_the_depths_of_each_backbone_by_themselves(tmp_path):
     found = [t.params for t in study.study.trials]
     assert min(p["freeze_depth@a"] for p in found if p["backbone"] == "a") >= 18 - 5 - 5
     assert min(p["freeze_depth@b"] for p in found if p["backbone"] == "b") < 2
+
+
+@pytest.mark.parametrize(
+    ("order", "likely"), [("as_sampled", [1] * 8), ("deep_first", [1, 1, 2, 2, 4, 4, 8, 8])], ids=str
+)
+def test_depths_that_open_later_are_less_likely(order, likely):
+    space = Space((Parameter("freeze_depth", "freeze_depth", Int(0, 7)),))
+    depths = as_likely(range(8), space, SearchConfig(order=order))
+    assert [depths.count(depth) for depth in range(8)] == likely
 
 
 def test_deep_first_ends_in_a_space_that_is_used_up(tmp_path):
