@@ -5,7 +5,6 @@ import os
 import signal
 import sys
 import threading
-import time
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import contextmanager
@@ -24,40 +23,29 @@ _ENVIRONMENT = {
     "RAY_memory_monitor_refresh_ms": "0",  # its kills would end the whole experiment; the kernel's are tried again
 }
 
-OF_TRIALS = {"env_vars": {"PL_DISABLE_FORK": "1", "RAY_CHDIR_TO_TRIAL_DIR": "0"}}
-"""The runtime environment that Tune asks for: processes that were started with another one are not given to it."""
-
-_TAKEN_UP_S = 0.5
-"""After so long, Ray is starting a process for a task that it was given."""
-
-Started = Callable[[], Cluster]
+Started = Callable[[ResourcesConfig], Cluster]
 """Waits until Ray is up, and says what each trial is given of it; raises `InputError` where there is no Ray, or where
 it cannot hold a single trial."""
 
 
 @contextmanager
-def ray_cluster(address: str | None, resources: ResourcesConfig, say: Callable[[str], None]) -> Iterator[Started]:
-    """Join the Ray cluster at ``address`` (or at $RAY_ADDRESS, or the one this process is in), or start one here.
-
-    Args:
-        resources: each trial's share. Of a cluster that is started here, as many workers as trials fit get ready while
-            the caller goes on with other work.
-    """
+def ray_cluster(address: str | None, say: Callable[[str], None]) -> Iterator[Started]:
+    """Join the Ray cluster at ``address`` (or at $RAY_ADDRESS, or the one this process is in), or start one here."""
     if ray.is_initialized():
-        yield lambda: share_out(resources, ray.cluster_resources())
+        yield lambda resources: share_out(resources, ray.cluster_resources())
         return
     if threading.current_thread() is threading.main_thread():  # Ray does so itself only where it is started from there
         signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(number))
     # The thread lives until Ray has ended: Linux ends Ray's processes with the thread that started them.
     with ThreadPoolExecutor(1, "ray") as thread:
-        start = thread.submit(_start, address, resources)
+        start = thread.submit(_start, address)
 
-        def cluster() -> Cluster:
-            dashboard, shares = start.result()
+        def cluster(resources: ResourcesConfig) -> Cluster:
+            dashboard = start.result()
             if dashboard:
                 token = os.environ.get("RAY_AUTH_TOKEN_PATH", Path.home() / ".ray" / "auth_token")
                 say(f"Ray dashboard: http://{dashboard} (it asks for the token in {token})")
-            return shares
+            return share_out(resources, ray.cluster_resources())
 
         try:
             yield cluster
@@ -66,8 +54,8 @@ def ray_cluster(address: str | None, resources: ResourcesConfig, say: Callable[[
             ray.shutdown()
 
 
-def _start(address: str | None, resources: ResourcesConfig) -> tuple[str | None, Cluster]:
-    """The dashboard's address, if there is one, and what each trial is given."""
+def _start(address: str | None) -> str | None:
+    """The dashboard's address, if there is one."""
     address = address or os.environ.get("RAY_ADDRESS") or "local"
     options: dict[str, Any] = {}
     if address == "local":
@@ -79,25 +67,7 @@ def _start(address: str | None, resources: ResourcesConfig) -> tuple[str | None,
         raise InputError(
             f"--address must be that of a running Ray cluster, or be left out to start one here; got {address}: {error}"
         ) from error
-    cluster = share_out(resources, ray.cluster_resources())
-    if address == "local":
-        _start_workers(cluster)
-    return context.dashboard_url, cluster
-
-
-def _start_workers(cluster: Cluster) -> None:
-    """Have Ray start a process for each trial that fits, which takes seconds, most of them for imports.
-
-    Ray starts processes only for tasks and actors, and gives one that has run a task to no actor. But one that was
-    started for a task that is called off before it could run is anybody's.
-    """
-    nothing = ray.remote(num_cpus=cluster.cpus_per_trial, num_gpus=cluster.gpus_per_trial, runtime_env=OF_TRIALS)(
-        lambda: None
-    )
-    tasks = [nothing.remote() for _ in range(cluster.concurrency)]
-    time.sleep(_TAKEN_UP_S)
-    for task in tasks:
-        ray.cancel(task)
+    return context.dashboard_url
 
 
 @contextmanager

@@ -30,16 +30,14 @@ class RayTrainer:
     def __enter__(self) -> "RayTrainer":
         import ray
 
-        from search.cluster import OF_TRIALS, ray_cluster
+        from search.cluster import ray_cluster
         from search.experiment import WORKER_RETRIES
         from trainable.repeat import train_for
 
-        cluster = self._stack.enter_context(ray_cluster(self._address, self._config.resources, self._say))
-        self._cluster = cluster()
+        cluster = self._stack.enter_context(ray_cluster(self._address, self._say))
+        self._cluster = cluster(self._config.resources)
         cpus, gpus = self._cluster.cpus_per_trial, self._cluster.gpus_per_trial
-        self._task = ray.remote(num_cpus=cpus, num_gpus=gpus, max_retries=WORKER_RETRIES, runtime_env=OF_TRIALS)(
-            train_for
-        )
+        self._task = ray.remote(num_cpus=cpus, num_gpus=gpus, max_retries=WORKER_RETRIES)(train_for)
         return self
 
     def __exit__(self, *error: object) -> None:

@@ -395,8 +395,8 @@ import ray
 ray.init("local", num_cpus=4, num_gpus=1, include_dashboard=False, log_to_driver=False)
 from search.config import ResourcesConfig
 from search.cluster import ray_cluster
-with ray_cluster(None, ResourcesConfig(), print) as started:
-    cluster = started()
+with ray_cluster(None, print) as started:
+    cluster = started(ResourcesConfig())
     print(cluster.gpus_per_trial, cluster.concurrency)
 @ray.remote(num_cpus=cluster.cpus_per_trial, num_gpus=cluster.gpus_per_trial)
 def where():
