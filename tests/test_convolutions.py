@@ -10,7 +10,7 @@ from timm.layers.conv2d_same import Conv2dSame
 from torch import nn
 
 from trainable import convolutions
-from trainable.convolutions import Depthwise5x5Conv2d, SamePadConv2d, speed_up_convolutions
+from trainable.convolutions import Depthwise5x5Conv2d, SamePadConv2d, WideConv2d, speed_up_convolutions
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -90,6 +90,32 @@ def test_a_kernel_of_one_pixel_can_be_dilated(batch, stride, groups, bias, monke
     (found,) = torch.autograd.grad(quick(x).square().sum(), x)
     torch.testing.assert_close(quick(x), plain(x))
     torch.testing.assert_close(found, expected)
+
+
+@pytest.mark.parametrize("bias", [False, True])
+@pytest.mark.parametrize("height, width", [(7, 7), (4, 9), (1, 1)])
+def test_gradients_of_a_wide_convolution_of_one_pixel(height, width, bias, monkeypatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    torch.manual_seed(0)
+    plain = nn.Conv2d(256, 256, 1, bias=bias).to(memory_format=torch.channels_last)
+    quick = copy.deepcopy(plain)
+    speed_up_convolutions(quick)
+    assert type(quick) is WideConv2d
+    x = torch.randn(5, 256, height, width).to(memory_format=torch.channels_last).requires_grad_()
+    expected_y, y = plain(x), quick(x)
+    torch.testing.assert_close(y, expected_y, rtol=1e-4, atol=1e-5)
+    assert y.is_contiguous(memory_format=torch.channels_last)
+    factors = torch.randn_like(y)
+    expected = torch.autograd.grad((expected_y * factors).sum(), (x, *plain.parameters()))
+    found = torch.autograd.grad((y * factors).sum(), (x, *quick.parameters()))
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("changed", [{"stride": 2}, {"groups": 2}, {"padding": 1}, {"out_channels": 255}], ids=str)
+def test_other_convolutions_of_one_pixel_stay_convolutions(changed) -> None:
+    module = nn.Conv2d(**{"in_channels": 256, "out_channels": 256, "kernel_size": 1, **changed})
+    speed_up_convolutions(module)
+    assert type(module) is nn.Conv2d
 
 
 @pytest.mark.parametrize("batch", [1, 4, 7])

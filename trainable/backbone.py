@@ -13,6 +13,7 @@ from torch import nn
 from trainable.convolutions import speed_up_convolutions
 from trainable.errors import InputError
 from trainable.model_zoo import build_classifier
+from trainable.relu6 import share_outputs_of_relu6
 from trainable.stages import Stage, cut_into_stages
 from trainable.views import Preprocessing
 
@@ -111,6 +112,7 @@ def load_backbone(name: str, weights: str, classes: int) -> Backbone:
         torch.manual_seed(0)  # the new layer's first values, which `Backbone.reset` draws again
         classifier = _replace_classifier(model, classes)
     speed_up_convolutions(model)
+    share_outputs_of_relu6(model)
     model = model.to(memory_format=torch.channels_last)
     stages = cut_into_stages(model, classifier, preprocessing.image_size)
     return Backbone(name, model, stages, preprocessing, copy.deepcopy(model.state_dict()), note)
