@@ -14,6 +14,7 @@ import yaml
 from trainable.backbone import Backbone, load_backbone
 from trainable.errors import InputError
 from trainable.images import read_image
+from trainable.threads import map_on_threads
 from trainable.views import Preprocessing, plain_view
 
 WEIGHTS, DESCRIPTION = "model.safetensors", "model.yaml"
@@ -90,7 +91,7 @@ class Bundle:
             InputError: a file cannot be read as an image.
         """
         for start in range(0, len(paths), BATCH):
-            yield self.logits_of([read_image(file) for file in paths[start : start + BATCH]])
+            yield self.logits_of(map_on_threads(read_image, paths[start : start + BATCH]))
 
     def logits_of(self, images: Sequence[torch.Tensor], device: torch.device | None = None) -> torch.Tensor:
         """The logits of decoded images, each uint8 ``[3, H, W]`` of any size: float32 ``[B, classes]`` on the CPU.
@@ -101,9 +102,9 @@ class Bundle:
         device = device or torch.device("cuda" if torch.cuda.is_available() else "cpu")
         self.backbone.to(device)
         model = self.backbone.model.eval()
-        views = torch.stack([plain_view(image, self.backbone.preprocessing) for image in images])
+        views = map_on_threads(lambda image: plain_view(image, self.backbone.preprocessing), images)
         with torch.no_grad():
-            return model(self.backbone.preprocessing.normalise(views.to(device))).float().cpu()
+            return model(self.backbone.preprocessing.normalise(torch.stack(views).to(device))).float().cpu()
 
     def calibrate(self, logits: torch.Tensor) -> torch.Tensor:
         """Probabilities from logits, both ``[B, classes]``."""

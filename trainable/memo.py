@@ -9,7 +9,6 @@ import os
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import torch
@@ -21,6 +20,7 @@ from trainable.images import Record
 from trainable.resident import Resident
 from trainable.settings import MemoSettings
 from trainable.shelf import Shelf
+from trainable.threads import map_on_threads
 
 _PATIENCE_S = 120
 """How long a trial waits for blocks that others hold: such a process may be stopped, and the trial can do without."""
@@ -154,18 +154,13 @@ class Memo:
         depth, x = self._deepest_stored(shelf, block)
         stored = x is not None
         if x is None:
-            x = torch.stack(self._views(records, view))
+            x = torch.stack(map_on_threads(lambda record: self._frozen.view(record, view), records))
             stored = 0 not in self._kept or shelf.save(0, block, packed(x))
         for stop in (kept_depth for kept_depth in self._kept if kept_depth > depth):
             x = self._frozen.run(x, depth, stop)
             stored = shelf.save(stop, block, packed(x).cpu())
             depth = stop
         return packed(x).cpu(), stored
-
-    def _views(self, records: Sequence[Record], view: int | None) -> list[torch.Tensor]:
-        """Decoded and cut to size on all of the trial's threads: both let go of Python's lock."""
-        with ThreadPoolExecutor(torch.get_num_threads()) as pool:
-            return list(pool.map(lambda record: self._frozen.view(record, view), records))
 
     def _deepest_stored(self, shelf: Shelf, block: int) -> tuple[int, torch.Tensor | None]:
         for depth in reversed(self._kept):

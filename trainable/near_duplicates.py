@@ -10,6 +10,7 @@ from trainable.backbone import Backbone
 from trainable.frozen import CANONICAL_BATCH, FrozenPass
 from trainable.images import Record
 from trainable.settings import TrainSettings
+from trainable.threads import map_on_threads
 
 _LEAST, _MOST, _DEVIATIONS = 0.85, 0.996, 4.0
 """Cosine similarities at which an image and its nearest one in another part are called nearly the same: never below the
@@ -64,8 +65,8 @@ def _features(frozen: FrozenPass, records: tuple[Record, ...]) -> torch.Tensor:
 def _blocks(frozen: FrozenPass, records: tuple[Record, ...]) -> Iterator[torch.Tensor]:
     depth = frozen.backbone.depth("all")
     for start in range(0, len(records), CANONICAL_BATCH):
-        views = torch.stack([frozen.view(record, None) for record in records[start : start + CANONICAL_BATCH]])
-        x = frozen.run(views, 0, depth).float()
+        views = map_on_threads(lambda record: frozen.view(record, None), records[start : start + CANONICAL_BATCH])
+        x = frozen.run(torch.stack(views), 0, depth).float()
         yield functional.normalize(x.flatten(2).mean(2) if x.ndim == 4 else x.flatten(1), dim=1).cpu()
 
 

@@ -231,8 +231,9 @@ def _make_optimizer(settings: TrialSettings, parameters: list[torch.nn.Parameter
     train = settings.train
     if train.optimizer == "adamw":
         return torch.optim.AdamW(parameters, lr=train.lr, weight_decay=train.weight_decay, fused=True)
-    rates = {"lr": train.lr, "momentum": train.momentum, "weight_decay": train.weight_decay}
-    return torch.optim.SGD(parameters, **rates, fused=True)
+    return torch.optim.SGD(
+        parameters, lr=train.lr, momentum=train.momentum, weight_decay=train.weight_decay, fused=True
+    )
 
 
 def _derive_seed(search: int, trial: int, *purpose: str | int) -> int:
