@@ -7,7 +7,7 @@ from dataclasses import replace
 from optuna.trial import FrozenTrial
 
 from search.config import SearchConfig
-from search.history import best_value, sampled
+from search.history import TIE_BREAK, best_value, sampled
 from search.space import Int, Parameter, Space
 from trainable.settings import sign_of
 
@@ -53,7 +53,9 @@ def _opened(parameter: Parameter, metric: str, trials: Sequence[FrozenTrial]) ->
     sign = sign_of(metric)
     tried = [trial for trial in trials if parameter.name in trial.params]
     values = [(best_value(trial, metric), trial.params[parameter.name]) for trial in tried]
-    _, best = max(((sign * value, depth) for value, depth in values if value is not None), default=(0, depths.high))
+    found = [(sign * value, depth) for value, depth in values if value is not None]
+    top = max(found, default=(0, 0))[0] - 2 * TIE_BREAK  # with a lower loss alone, no stage has paid
+    best = max((depth for value, depth in found if value >= top), default=depths.high)
     beyond = depths.step * math.ceil(len(depths.values()) / _SHARE)
     return replace(parameter, domain=replace(depths, low=max(depths.low, best - beyond)))
 

@@ -308,6 +308,17 @@ def test_deep_first_opens_stages_only_where_that_pays(tmp_path, sampler):
     assert min(shallow) < 3
 
 
+def test_deep_first_opens_no_stages_for_a_lower_loss_alone(tmp_path):
+    search = SearchConfig(trials=20, order="deep_first", pruner=PrunerConfig(name="none"))
+    study = new_study(tmp_path, search, DEPTHS)
+    while (proposal := study.ask()) is not None:
+        study.report(proposal.number, metrics(1, 0.8, loss=proposal.values["freeze_depth"] / 18))
+        study.complete(proposal.number)
+    depths = [trial.params["freeze_depth"] for trial in study.study.trials]
+    assert min(depths) >= max(depths) - 5
+    assert len(set(depths)) > 1
+
+
 def test_deep_first_leaves_to_other_samplers_the_whole_range(tmp_path):
     search = SearchConfig(trials=12, order="deep_first", sampler={"name": "qmc"}, pruner=PrunerConfig(name="none"))
     assert min(proposed_depths(tmp_path, search, "deep")) < 5
