@@ -36,10 +36,11 @@ def opened(space: Space, search: SearchConfig, trials: Sequence[FrozenTrial]) ->
     return Space(tuple(_opened(parameter, search.metric, own) for parameter in space.parameters))
 
 
-def as_likely(depths: Sequence[int], space: Space, search: SearchConfig) -> Sequence[int]:
-    """The depths that trials may have, each as often as it is likely: where they open little by little, the deepest
-    quarter of them is taken to be twice as likely as the one before it, and so on."""
-    if not applies(space, search):
+def as_likely(parameter: Parameter, search: SearchConfig) -> list[int]:
+    """The freeze depths that trials may have by this parameter, each as often as it is likely: where they open little
+    by little, the deepest quarter of them is taken to be twice as likely as the one before it, and so on."""
+    depths = [int(depth) for depth in parameter.domain.values() or ()]
+    if not applies(Space((parameter,)), search):
         return depths
     deepest_first = sorted(depths, reverse=True)
     part = math.ceil(len(depths) / _SHARE)
@@ -54,7 +55,8 @@ def _opened(parameter: Parameter, metric: str, trials: Sequence[FrozenTrial]) ->
     tried = [trial for trial in trials if parameter.name in trial.params]
     values = [(best_value(trial, metric), trial.params[parameter.name]) for trial in tried]
     found = [(sign * value, depth) for value, depth in values if value is not None]
-    top = max(found, default=(0, 0))[0] - 2 * TIE_BREAK  # with a lower loss alone, no stage has paid
+    # Of trials that differ by no more than a loss can move their values, the deepest counts: no stage has paid.
+    top = max(found, default=(0, 0))[0] - TIE_BREAK
     best = max((depth for value, depth in found if value >= top), default=depths.high)
     beyond = depths.step * math.ceil(len(depths.values()) / _SHARE)
     return replace(parameter, domain=replace(depths, low=max(depths.low, best - beyond)))

@@ -109,7 +109,9 @@ def make_plan(config: Config, images: ImageSet, say: Say) -> Plan:
         first = _longest_first(first[: config.search.trials], config.train, backbones)
     budget = memo_budget(config.memo, notes)
     share = budget // len(backbones)
-    shelves = {name: choose_for(config, images, backbone, space, share) for name, backbone in backbones.items()}
+    shelves = {
+        name: choose_for(config, images, backbone, space, share, len(backbones)) for name, backbone in backbones.items()
+    }
     return Plan(config, images, backbones, space, first, shelves, budget, tuple(notes))
 
 

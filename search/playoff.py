@@ -20,6 +20,9 @@ FINALISTS = "finalists.csv"
 
 COLUMNS = ("trial", "name", "epochs", "seed", "score", "val_accuracy", "val_loss", "seconds", "reason")
 
+Training = tuple[Finalist, int]
+"""A finalist, and which repetition of it."""
+
 _DEARER = 2
 """How much costlier another finalist may be, to be trained while one's first seed is at work."""
 
@@ -59,47 +62,50 @@ def train_finalists(
     if any(worth_it(finalist) for finalist, _ in queue):
         say(f"up to {len(finalists)} finalists are trained again with other seeds, to tell skill from luck")
         with RayTrainer(run, config, address, say) as trainer:
-            race(queue, trainer, worth_it, keep)
+            race(queue, trainer, worth_it, keep, {*_of(kept, finalists)["trial"]})
     return _of(kept, finalists)
 
 
 def race(
-    queue: list[tuple[Finalist, int]],
+    queue: list[Training],
     trainer: "Trainer",
     worth_it: Callable[[Finalist], bool],
     keep: Callable[[dict[str, object]], None],
+    told: AbstractSet[int] = frozenset(),
 ) -> None:
     """Train what is in the queue, in its order, as far as it is worth it.
 
-    What is not worth it stays in the queue: a seed of the same finalist that is still being trained may change that,
-    as long as it is the first. For the same reason a finalist's second seed waits for its first one, where there is
-    another to train that is not much costlier; and it is given up where the first turns out not to be good enough.
+    A finalist's second seed waits for its first one, where there is another finalist to train that is not much
+    costlier. Where it does not wait, and the first turns out not to be good enough, it is given up. What is not worth
+    it, or was given up, stays in the queue: what others do, or its own first seed, may change that.
 
     Args:
         queue: finalists, and which repetition of each.
         keep: is given the row of each training that has ended.
+        told: the trials of finalists of which a training had ended before.
     """
-    running: list[Finalist] = []
-    told: set[object] = set()
-    """The finalists of which a training has ended, by their trials."""
+    order = {one: place for place, one in enumerate(queue)}
+    running: list[Training] = []
     while True:
         while trainer.has_room and (worthy := [one for one in queue if worth_it(one[0])]):
-            chosen = _next(worthy, {one.trial for one in running} - told)
+            chosen = _next(worthy, {finalist.trial for finalist, _ in running} - told)
             queue.remove(chosen)
-            running.append(chosen[0])
+            running.append(chosen)
             trainer.start(*chosen)
         if not trainer.busy:
             return
-        row = trainer.wait()
-        running.remove(next(one for one in running if one.trial == row["trial"]))
-        told.add(row["trial"])
+        ended, row = trainer.wait()
+        running.remove(ended)
+        told = told | {ended[0].trial}
         keep(row)
-        for given_up in {one for one in running if one.trial in told and not worth_it(one)}:
-            trainer.give_up(given_up)
-            running = [one for one in running if one != given_up]
+        for one in [*running]:
+            if one[0].trial in told and not worth_it(one[0]) and trainer.give_up(*one):
+                running.remove(one)
+                queue.append(one)
+        queue.sort(key=order.__getitem__)
 
 
-def _next(worthy: Sequence[tuple[Finalist, int]], untold: AbstractSet[object]) -> tuple[Finalist, int]:
+def _next(worthy: Sequence[Training], untold: AbstractSet[int]) -> Training:
     limit = _DEARER * worthy[0][0].cost
     return next((one for one in worthy if one[0].trial not in untold and one[0].cost <= limit), worthy[0])
 
@@ -115,12 +121,12 @@ class Trainer(Protocol):
 
     def start(self, finalist: Finalist, repetition: int) -> None: ...
 
-    def wait(self) -> dict[str, object]:
-        """The row of the next one that ends."""
+    def wait(self) -> tuple[Training, dict[str, object]]:
+        """The next one that ends, and its row."""
         ...
 
-    def give_up(self, finalist: Finalist) -> None:
-        """End its trainings, without a row."""
+    def give_up(self, finalist: Finalist, repetition: int) -> bool:
+        """End a training, without a row; False where it has just ended, and so will have one."""
         ...
 
 

@@ -24,7 +24,7 @@ class RayTrainer:
 
     def __init__(self, run: Run, config: Config, address: str | None, say: Callable[[str], None]) -> None:
         self._run, self._config, self._address, self._say = run, config, address, say
-        self._waiting: dict[Any, tuple[Finalist, TrialSettings]] = {}
+        self._waiting: dict[Any, tuple[Finalist, int, TrialSettings]] = {}
         self._stack = ExitStack()
 
     def __enter__(self) -> "RayTrainer":
@@ -53,28 +53,30 @@ class RayTrainer:
 
     def start(self, finalist: Finalist, repetition: int) -> None:
         settings = repeated(self._run.folder, finalist.trial, repetition)
-        self._waiting[self._task.remote(settings, finalist.epochs)] = finalist, settings
+        self._waiting[self._task.remote(settings, finalist.epochs)] = finalist, repetition, settings
 
-    def wait(self) -> dict[str, object]:
-        """The row of the next one that ends."""
+    def wait(self) -> tuple[tuple[Finalist, int], dict[str, object]]:
+        """The next one that ends, and its row."""
         import ray
 
         [done], _ = ray.wait(list(self._waiting))
-        finalist, settings = self._waiting.pop(done)
+        finalist, repetition, settings = self._waiting.pop(done)
         row = _row(finalist, settings, ray.get(done), self._run.metric)
         outcome = row["reason"] or f"{self._run.metric} {row['score']:.4f}"
         self._say(f"finalists: {finalist.name}, {finalist.epochs} epochs, seed {row['seed']}: {outcome}")
-        return row
+        return (finalist, repetition), row
 
-    def give_up(self, finalist: Finalist) -> None:
-        """End its trainings, without a row."""
+    def give_up(self, finalist: Finalist, repetition: int) -> bool:
+        """End a training, without a row; False where it has just ended, and so will have one."""
         import ray
 
-        for task, (one, settings) in [*self._waiting.items()]:
-            if one == finalist:
-                ray.cancel(task)
-                del self._waiting[task]
-                self._say(f"finalists: {finalist.name}, seed {settings.train.seed}: given up, it can win no more")
+        task = next(task for task, one in self._waiting.items() if one[:2] == (finalist, repetition))
+        if ray.wait([task], timeout=0)[0]:
+            return False
+        ray.cancel(task)
+        _, _, settings = self._waiting.pop(task)
+        self._say(f"finalists: {finalist.name}, seed {settings.train.seed}: given up, as it can win no more")
+        return True
 
 
 def _row(

@@ -24,9 +24,12 @@ FREE_SHARE = 0.25
 """By default the memo takes at most so many bytes, and at most this share of what the disk has free."""
 
 _FLOPS_PER_BYTE = 800
-"""A depth whose activations spare all trials together fewer FLOPs a byte is not worth keeping. On the CPUs that this
-was measured on, 160 are computed while a byte is written; most trials are stopped early, so that two of five ask for an
-average view; and what takes room should pay twice."""
+"""A depth is kept where it spares the trials, taken together, at least so many FLOPs for each byte that is written. On
+the CPU that this was measured on, 160 are computed while a byte is written; most trials are stopped early, so that two
+of five ask for an average view; and what takes room should pay twice."""
+
+_TRIALS = 30
+"""Trials that are reckoned with at most, where a search ends by something else than their number."""
 
 
 @dataclass(frozen=True)
@@ -57,32 +60,40 @@ def memo_budget(memo: MemoConfig, notes: list[str]) -> int:
     return default_budget(folder) if memo.budget is None else memo.budget
 
 
-def choose_for(config: Config, images: ImageSet, backbone: Backbone, space: Space, budget: int) -> tuple[Shelf, ...]:
-    """What is worth keeping for the trials of a search: see `choose_shelves`."""
-    train = config.train
+def choose_for(
+    config: Config, images: ImageSet, backbone: Backbone, space: Space, budget: int, backbones: int
+) -> tuple[Shelf, ...]:
+    """What is worth keeping for the trials of a search: see `choose_shelves`.
+
+    Args:
+        backbones: how many share the trials.
+    """
+    train, search = config.train, config.search
     depths = [
         depth
         for parameter in space.parameters
         if parameter.key == "freeze_depth" and backbone.name in parameter.when.get("backbone", (backbone.name,))
-        for depth in parameter.domain.values() or ()
+        for depth in as_likely(parameter, search)
     ] or [backbone.depth(train.freeze_depth)]
     # The images that the plain view is made of: with folds, each image validates in one of them.
     plain = images.split("val") if config.data.folds is None else images.split("train")
     count = len(images.split("train")) * _count_views(train, space) + len(plain)
+    ends_otherwise = search.time_budget is not None or search.target is not None
+    trials = min(search.trials, _TRIALS) if ends_otherwise else search.trials
+    uses = trials / backbones * train.epochs / _views(train)
     size = PRECISIONS[train.precision].itemsize
-    likely = as_likely([int(depth) for depth in depths], space, config.search)
-    return choose_shelves(backbone, likely, config.search.trials, count, size, budget)
+    return choose_shelves(backbone, depths, uses, count, size, budget)
 
 
 def choose_shelves(
-    backbone: Backbone, depths: Sequence[int], trials: int, images: int, element_size: int, budget: int
+    backbone: Backbone, depths: Sequence[int], uses: float, images: int, element_size: int, budget: int
 ) -> tuple[Shelf, ...]:
-    """Keep the deepest depth that trials use, then one after another what spares the most FLOPs a byte; and the views,
-    where a trial begins at them.
+    """Keep the deepest depth that trials use, then one after another what spares the most FLOPs a byte, as long as that
+    is worth it; and the views, where a trial begins at them.
 
     Args:
         depths: those that trials may have, each as often as it is likely.
-        trials: how many there will be.
+        uses: how often the trials together would ask for a view, if none was stopped early.
         images: all of them, each counted as often as it has views.
         element_size: bytes of a number in an activation.
         budget: bytes that all kept activations may take.
@@ -91,7 +102,7 @@ def choose_shelves(
         The depths worth a thought, in the order in which they were thought of; the first is the views themselves.
     """
     flops, deepest = _flops_before(backbone), max(depths)
-    least = _FLOPS_PER_BYTE / (trials * sum(stage.flops for stage in backbone.stages) or 1)
+    total = sum(stage.flops for stage in backbone.stages)
     sizes = {d: backbone.stages[d - 1].elements * element_size * images for d in range(1, deepest + 1)}
     left, candidates = budget, set(sizes)
     found: list[Shelf] = []
@@ -99,7 +110,7 @@ def choose_shelves(
         kept = [shelf.depth for shelf in found if shelf.kept]
         gains = {depth: _gain(depth, kept, depths, flops) for depth in candidates}
         best = deepest if not found else max(gains, key=lambda depth: gains[depth] / sizes[depth])
-        if found and gains[best] < least * sizes[best] / images:
+        if found and gains[best] * total * uses * images < _FLOPS_PER_BYTE * sizes[best]:
             break
         fits = sizes[best] <= left
         reason = f"spares {gains[best]:.1%} of the FLOPs" if fits else _too_large(left)
@@ -134,6 +145,11 @@ def _count_views(train: TrainSettings, space: Space) -> int:
     each = {"none": 0, "flip": 1, "crop": len(values("crop_scale"))}
     kinds = sum(each[augmentation] for augmentation in values("augmentation"))
     return kinds * (train.views or train.epochs) + ("none" in values("augmentation"))
+
+
+def _views(train: TrainSettings) -> int:
+    """Different views of a training image that a trial asks for, where the space has no other augmentation."""
+    return 1 if train.augmentation == "none" else train.views or train.epochs
 
 
 def _flops_before(backbone: Backbone) -> Mapping[int, float]:

@@ -111,7 +111,22 @@ def test_gradients_of_a_wide_convolution_of_one_pixel(height, width, bias, monke
     torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
 
 
-@pytest.mark.parametrize("changed", [{"stride": 2}, {"groups": 2}, {"padding": 1}, {"out_channels": 255}], ids=str)
+def test_a_wide_convolution_that_is_not_trained_keeps_its_bits(monkeypatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    plain = nn.Conv2d(256, 256, 1, dilation=2, bias=False).to(memory_format=torch.channels_last)
+    quick = copy.deepcopy(plain)
+    speed_up_convolutions(quick)
+    x = torch.randn(5, 256, 7, 7).to(memory_format=torch.channels_last)
+    with torch.no_grad():
+        assert torch.equal(quick(x), plain(x))
+    assert torch.equal(quick.requires_grad_(False)(x.requires_grad_()), plain(x))
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [{"stride": 2}, {"in_channels": 512, "groups": 2}, {"padding": 1}, {"out_channels": 255}],
+    ids=str,
+)
 def test_other_convolutions_of_one_pixel_stay_convolutions(changed) -> None:
     module = nn.Conv2d(**{"in_channels": 256, "out_channels": 256, "kernel_size": 1, **changed})
     speed_up_convolutions(module)

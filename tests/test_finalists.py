@@ -96,13 +96,15 @@ class Lanes:
         return len(self.running) < 2
 
     def start(self, finalist: Finalist, repetition: int) -> None:
-        self.running.append({"trial": finalist.trial, "score": self.scores[finalist.trial][repetition - 1]})
+        self.running.append((finalist, repetition))
 
-    def wait(self) -> dict:
-        return self.running.pop(0)
+    def wait(self) -> tuple[tuple[Finalist, int], dict]:
+        finalist, repetition = ended = self.running.pop(0)
+        return ended, {"trial": finalist.trial, "score": self.scores[finalist.trial][repetition - 1]}
 
-    def give_up(self, finalist: Finalist) -> None:
-        self.running = [row for row in self.running if row["trial"] != finalist.trial]
+    def give_up(self, finalist: Finalist, repetition: int) -> bool:
+        self.running.remove((finalist, repetition))
+        return True
 
 
 @pytest.mark.parametrize(
@@ -144,11 +146,42 @@ def test_a_second_seed_waits_for_the_first_where_another_costs_about_as_much(cos
     assert started == order
 
 
-def test_a_second_seed_is_given_up_where_the_first_was_not_good_enough() -> None:
+@pytest.mark.parametrize("told", [set(), {1}], ids=["just now", "in a report before"])
+def test_a_second_seed_is_given_up_where_the_first_was_not_good_enough(told) -> None:
     """There was a lane for it as long as the first one was not seen."""
     rows: list[dict] = []
     trainer = Lanes({1: [0.7, 0.9, 0.9]})
     queue = [(Finalist(1, "", 1, 1.0), seed) for seed in (1, 2, 3)]
-    race(queue, trainer, lambda finalist: not rows, rows.append)
+    race(queue, trainer, lambda finalist: not rows, rows.append, told)
     assert [row["score"] for row in rows] == [0.7]
     assert not trainer.busy
+    assert [seed for _, seed in queue] == [2, 3]
+
+
+def test_a_seed_that_was_given_up_is_trained_after_all_where_the_leader_changes() -> None:
+    """The second finalist's mean is worse than the worst seed of the first, but not than that of the third."""
+    scores = {1: [0.855, 0.855, 0.855], 2: [0.85, 0.96, 0.96], 3: [0.97, 0.97, 0.80]}
+    finalists = [Finalist(trial, "", 1, 1.0 + trial / 10) for trial in scores]
+    costs, rows = {one.trial: one.cost for one in finalists}, []
+
+    def worth_it(finalist: Finalist) -> bool:
+        return not hopeless(pd.DataFrame(rows, columns=["trial", "score"]), finalist, costs, 3, 0.9, "val_accuracy")
+
+    given_up: list[tuple[int, int]] = []
+
+    class Recorded(Lanes):
+        def give_up(self, finalist: Finalist, repetition: int) -> bool:
+            given_up.append((finalist.trial, repetition))
+            return super().give_up(finalist, repetition)
+
+    race([(one, seed) for one in finalists for seed in (1, 2, 3)], Recorded(scores), worth_it, rows.append)
+    assert given_up == [(2, 2)]
+    assert pd.DataFrame(rows)["trial"].value_counts().to_dict() == {1: 3, 2: 3, 3: 3}
+
+
+def test_a_training_that_has_just_ended_is_not_given_up() -> None:
+    rows: list[dict] = []
+    trainer = Lanes({1: [0.7, 0.9, 0.9]})
+    trainer.give_up = lambda finalist, repetition: False
+    race([(Finalist(1, "", 1, 1.0), seed) for seed in (1, 2, 3)], trainer, lambda finalist: not rows, rows.append)
+    assert [row["score"] for row in rows] == [0.7, 0.9]

@@ -34,6 +34,12 @@ def test_no_gradient_where_the_input_is_at_a_bound() -> None:
         assert gradient.tolist() == [0, 0, 1, 0, 0]
 
 
+def test_a_dropout_that_would_overwrite_the_output_keeps_it_away() -> None:
+    network = nn.Sequential(nn.ReLU6(inplace=True), nn.Dropout(inplace=True))
+    share_outputs_of_relu6(network)
+    assert type(network[0]) is nn.ReLU6
+
+
 def test_nothing_is_kept_beside_the_output() -> None:
     kept = []
     with torch.autograd.graph.saved_tensors_hooks(lambda t: kept.append(t.data_ptr()) or t, lambda t: t):

@@ -10,7 +10,8 @@ import yaml
 
 from search.byte_count import byte_count
 from search.config import Config
-from search.shelves import _count_views, choose_shelves, default_budget
+from search.shelves import _count_views, choose_for, choose_shelves, default_budget
+from search.space import Int, Parameter, Space
 from trainable.blocks import BlockStore
 
 
@@ -50,6 +51,30 @@ def test_the_less_room_the_fewer_and_the_deepest_last(lite0) -> None:
 def test_the_more_trials_the_more_depths_pay_for_their_bytes(lite0) -> None:
     chosen = [kept(choose_shelves(lite0, range(19), trials, 1000, 4, 2**40)) for trials in (1, 10, 100, 1000)]
     assert all(set(fewer) < set(more) for fewer, more in pairwise(chosen))
+
+
+@pytest.mark.parametrize(
+    ("search", "train", "like"),
+    [
+        ({"trials": 1000, "time_budget": 60}, {}, {"trials": 30}),
+        ({"trials": 20, "time_budget": 60}, {}, {"trials": 20}),
+        ({"trials": 1000, "target": 0.9}, {}, {"trials": 30}),
+        ({"trials": 5}, {"views": 2}, {"trials": 10}),
+    ],
+    ids=str,
+)
+def test_how_often_a_view_is_asked_for(lite0, search, train, like) -> None:
+    """As in a search of so many trials, without views that come again, and ended by their number."""
+
+    def chosen(search: dict, train: dict, backbones: int) -> list[int]:
+        spec = {"data": {"source": ["x"]}, "model": {"backbone": ["x"]}, "space": {"lr": {"low": 0.1, "high": 0.2}}}
+        config = Config(**spec, search=search, train={"epochs": 4, "precision": "fp32", **train})
+        space = Space((Parameter("freeze_depth", "freeze_depth", Int(0, 18)),))
+        images = SimpleNamespace(split=lambda name: range(0 if name == "val" else 100))
+        return kept(choose_for(config, images, lite0, space, 2**40, backbones))
+
+    assert chosen(search, train, 1) == chosen(like, {}, 1)
+    assert {*chosen(search, train, 4)} < {*chosen(search, train, 1)}
 
 
 def test_the_default_budget_is_a_share_of_the_free_disk(tmp_path) -> None:

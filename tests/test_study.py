@@ -342,8 +342,7 @@ def test_deep_first_opens_the_depths_of_each_backbone_by_themselves(tmp_path):
     ("order", "likely"), [("as_sampled", [1] * 8), ("deep_first", [1, 1, 2, 2, 4, 4, 8, 8])], ids=str
 )
 def test_depths_that_open_later_are_less_likely(order, likely):
-    space = Space((Parameter("freeze_depth", "freeze_depth", Int(0, 7)),))
-    depths = as_likely(range(8), space, SearchConfig(order=order))
+    depths = as_likely(Parameter("freeze_depth", "freeze_depth", Int(0, 7)), SearchConfig(order=order))
     assert [depths.count(depth) for depth in range(8)] == likely
 
 

@@ -169,7 +169,7 @@ def _foldable(graph: fx.GraphModule) -> list[tuple[str, str]]:
 @functools.cache
 def _code() -> str:
     """A digest of our own files in which a change can change bits, or where a network is cut."""
-    names = ("frozen", "stages", "trace", "convolutions", "views", "decode")
+    names = ("frozen", "stages", "trace", "convolutions", "relu6", "views", "decode")
     sources = [Path(__file__).with_stem(name).read_bytes() for name in names]
     return hashlib.sha256(b"".join(sources)).hexdigest()
 

@@ -8,10 +8,16 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.nn.modules.dropout import _DropoutNd
 
 
 def share_outputs_of_relu6(model: nn.Module) -> None:
-    """Change the model's ReLU6 that work in place; their outputs and gradients stay the same, bit for bit."""
+    """Change the model's ReLU6 that work in place; their outputs and gradients stay the same, bit for bit.
+
+    Nothing may overwrite the output: where a dropout would, the model is left alone.
+    """
+    if any(isinstance(module, _DropoutNd) and module.inplace for module in model.modules()):
+        return
     for module in model.modules():
         if type(module) is nn.ReLU6 and module.inplace:
             module.__class__ = SharedReLU6

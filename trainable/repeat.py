@@ -1,5 +1,6 @@
 """One configuration trained again, for a given number of epochs: what shows how much of its score was luck."""
 
+import signal
 import time
 
 from trainable.epoch import NonFiniteLossError
@@ -13,6 +14,8 @@ def train_for(settings: TrialSettings, epochs: int) -> dict[str, float] | str:
     Returns:
         The last epoch's metrics and ``seconds``, or why there are none, in words.
     """
+    # Where a shell started the search in the background, SIGINT is ignored, by which Ray calls off a training.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     began = time.monotonic()
     training = start_training(settings)
     try:
