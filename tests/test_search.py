@@ -119,10 +119,9 @@ def test_a_training_that_is_given_up_ends(finished):
     """Also where SIGINT is ignored, as in a shell's background. One that took all CPUs leaves them to the next."""
     run, _ = finished
     script = f"""
-import os, signal, time
+import os, signal
 signal.signal(signal.SIGINT, signal.SIG_IGN)
 from pathlib import Path
-import psutil
 from search.config import load_config
 from search.finalists import Finalist
 from search.repetition import RayTrainer
@@ -133,18 +132,25 @@ config = load_config(folder / "config.yaml", [f"resources.cpus={{os.cpu_count()}
 with RayTrainer(load_run(folder), config, None, print) as trainer:
     endless, short = Finalist(0, "endless", 10**9, 0.0), Finalist(1, "short", 1, 0.0)
     trainer.start(endless, 1)
-    while not any("train_for" in " ".join(one.cmdline()) for one in psutil.Process().children(recursive=True)):
-        time.sleep(0.1)
-    time.sleep(2)
+    input()
     assert trainer.give_up(endless, 1)
     trainer.start(short, 1)
     ended, row = trainer.wait()
     assert ended == (short, 1) and row["reason"] is None, row
     assert not trainer.busy
 """
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=120)
-    assert done.returncode == 0, done.stderr
-    assert "finalists: endless, seed 1: given up, as it can win no more" in done.stdout
+    python = subprocess.Popen([sys.executable, "-c", script], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    with python as process:
+        try:
+            while not any("train_for" in name_of(pid) for pid in children_of(process.pid)):
+                assert process.poll() is None
+                time.sleep(0.1)
+            time.sleep(2)  # it is being trained by then
+            printed, _ = process.communicate("go on\n", timeout=120)
+        finally:
+            process.kill()
+    assert process.returncode == 0
+    assert "finalists: endless, seed 1: given up, as it can win no more" in printed
 
 
 def test_another_trials_report_leaves_the_bests_alone_and_the_test_sealed(finished):
