@@ -12,16 +12,13 @@ import pandas as pd
 
 from search.config import Config
 from search.finalists import Finalist
-from search.repetition import RayTrainer, repeated
+from search.repetition import RayTrainer, Repetition, repeated
 from search.results import Run, write_table
 from trainable.settings import sign_of
 
 FINALISTS = "finalists.csv"
 
 COLUMNS = ("trial", "name", "epochs", "seed", "score", "val_accuracy", "val_loss", "seconds", "reason")
-
-Training = tuple[Finalist, int]
-"""A finalist, and which repetition of it."""
 
 _DEARER = 2
 """How much costlier another finalist may be, to be trained while one's first seed is at work."""
@@ -67,7 +64,7 @@ def train_finalists(
 
 
 def race(
-    queue: list[Training],
+    queue: list[Repetition],
     trainer: "Trainer",
     worth_it: Callable[[Finalist], bool],
     keep: Callable[[dict[str, object]], None],
@@ -85,7 +82,7 @@ def race(
         told: the trials of finalists of which a training had ended before.
     """
     order = {one: place for place, one in enumerate(queue)}
-    running: list[Training] = []
+    running: list[Repetition] = []
     while True:
         while trainer.has_room and (worthy := [one for one in queue if worth_it(one[0])]):
             chosen = _next(worthy, {finalist.trial for finalist, _ in running} - told)
@@ -105,7 +102,7 @@ def race(
         queue.sort(key=order.__getitem__)
 
 
-def _next(worthy: Sequence[Training], untold: AbstractSet[int]) -> Training:
+def _next(worthy: Sequence[Repetition], untold: AbstractSet[int]) -> Repetition:
     limit = _DEARER * worthy[0][0].cost
     return next((one for one in worthy if one[0].trial not in untold and one[0].cost <= limit), worthy[0])
 
@@ -121,7 +118,7 @@ class Trainer(Protocol):
 
     def start(self, finalist: Finalist, repetition: int) -> None: ...
 
-    def wait(self) -> tuple[Training, dict[str, object]]:
+    def wait(self) -> tuple[Repetition, dict[str, object]]:
         """The next one that ends, and its row."""
         ...
 

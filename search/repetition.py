@@ -11,6 +11,9 @@ from search.folder import read_settings
 from search.results import Run
 from trainable.settings import TrialSettings
 
+Repetition = tuple[Finalist, int]
+"""A finalist, and which training of it, counted from 1."""
+
 
 def repeated(run: Path, number: int, repetition: int) -> TrialSettings:
     """The settings of a trial with another seed; the views stay the same."""
@@ -55,7 +58,7 @@ class RayTrainer:
         settings = repeated(self._run.folder, finalist.trial, repetition)
         self._waiting[self._task.remote(settings, finalist.epochs)] = finalist, repetition, settings
 
-    def wait(self) -> tuple[tuple[Finalist, int], dict[str, object]]:
+    def wait(self) -> tuple[Repetition, dict[str, object]]:
         """The next one that ends, and its row."""
         import ray
 

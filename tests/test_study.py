@@ -278,10 +278,10 @@ DEPTHS = Space(
 )
 
 
-def run_on(study: Study, score: Callable[[Mapping], float]) -> None:
+def run_on(study: Study, score: Callable[[Mapping], float], loss: Callable[[Mapping], float] = lambda _: 0.5) -> None:
     """Run all trials for one epoch, on an objective of their settings."""
     while (proposal := study.ask()) is not None:
-        study.report(proposal.number, metrics(1, score(proposal.values)))
+        study.report(proposal.number, metrics(1, score(proposal.values), loss(proposal.values)))
         study.complete(proposal.number)
 
 
@@ -311,9 +311,7 @@ def test_deep_first_opens_stages_only_where_that_pays(tmp_path, sampler):
 def test_deep_first_opens_no_stages_for_a_lower_loss_alone(tmp_path):
     search = SearchConfig(trials=20, order="deep_first", pruner=PrunerConfig(name="none"))
     study = new_study(tmp_path, search, DEPTHS)
-    while (proposal := study.ask()) is not None:
-        study.report(proposal.number, metrics(1, 0.8, loss=proposal.values["freeze_depth"] / 18))
-        study.complete(proposal.number)
+    run_on(study, lambda values: 0.8, loss=lambda values: values["freeze_depth"] / 18)
     depths = [trial.params["freeze_depth"] for trial in study.study.trials]
     assert min(depths) >= max(depths) - 5
     assert len(set(depths)) > 1
