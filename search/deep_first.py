@@ -24,16 +24,17 @@ def applies(space: Space, search: SearchConfig) -> bool:
     return ordered and any(map(_range, space.parameters))
 
 
-def opened(space: Space, search: SearchConfig, trials: Sequence[FrozenTrial]) -> Space:
+def opened(space: Space, search: SearchConfig, trials: Sequence[FrozenTrial], images: int) -> Space:
     """The space without the freeze depths that are too far from what has paid so far, where ``search.order`` says so.
 
     Args:
         trials: all so far. Those that were asked for by name tell nothing of what the sampler found to pay.
+        images: those by which each trial is valued.
     """
     if not applies(space, search):
         return space
     own = sampled(trials)
-    return Space(tuple(_opened(parameter, search.metric, own) for parameter in space.parameters))
+    return Space(tuple(_opened(parameter, search.metric, own, images) for parameter in space.parameters))
 
 
 def as_likely(parameter: Parameter, search: SearchConfig) -> list[int]:
@@ -47,7 +48,7 @@ def as_likely(parameter: Parameter, search: SearchConfig) -> list[int]:
     return [depth for place, depth in enumerate(deepest_first) for _ in range(2 ** (_SHARE - 1 - place // part))]
 
 
-def _opened(parameter: Parameter, metric: str, trials: Sequence[FrozenTrial]) -> Parameter:
+def _opened(parameter: Parameter, metric: str, trials: Sequence[FrozenTrial], images: int) -> Parameter:
     depths = _range(parameter)
     if depths is None:
         return parameter
@@ -55,11 +56,19 @@ def _opened(parameter: Parameter, metric: str, trials: Sequence[FrozenTrial]) ->
     tried = [trial for trial in trials if parameter.name in trial.params]
     values = [(best_value(trial, metric), trial.params[parameter.name]) for trial in tried]
     found = [(sign * value, depth) for value, depth in values if value is not None]
-    # Of trials that differ by no more than a loss can move their values, the deepest counts: no stage has paid.
-    top = max(found, default=(0, 0))[0] - TIE_BREAK
-    best = max((depth for value, depth in found if value >= top), default=depths.high)
+    # The simplest of those within a standard error of the best (Breiman, Friedman, Olshen, Stone, *Classification and
+    # Regression Trees*, 1984, section 3.4.3): for a lead that another draw of images could undo, no stage is opened.
+    top = max((value for value, _ in found), default=0.0)
+    near = _standard_error(metric, top, images) + TIE_BREAK
+    best = max((depth for value, depth in found if value >= top - near), default=depths.high)
     beyond = depths.step * math.ceil(len(depths.values()) / _SHARE)
     return replace(parameter, domain=replace(depths, low=max(depths.low, best - beyond)))
+
+
+def _standard_error(metric: str, value: float, images: int) -> float:
+    """Of a share of so many images, roughly also where classes weigh the same; 0 for a loss, whose spread is unknown."""
+    rate = min(max(value, 0.0), 1.0)
+    return math.sqrt(rate * (1 - rate) / images) if sign_of(metric) > 0 else 0.0
 
 
 def _range(parameter: Parameter) -> Int | None:

@@ -188,7 +188,8 @@ def _search(folder: Path, plan: "Plan", options: argparse.Namespace, say: "Journ
     search = plan.config.search
     stored = open_study(*study_address(folder, plan.config), search.metric, resume=options.resume is not None)
     folds = plan.config.data.folds
-    study = Study(stored, plan.space, search, plan.first, plan.config.train.epochs if folds else None)
+    images = len(plan.images.split("train" if folds else "val"))
+    study = Study(stored, plan.space, search, plan.first, images, plan.config.train.epochs if folds else None)
 
     def write() -> None:
         write_tables(folder, *study.tables(), plan.space.keys)

@@ -54,6 +54,7 @@ class Study:
     first fold alone; behind each fold, a trial races the best one (`search.race`).
 
     Args:
+        images: those by which each trial is valued.
         fold_epochs: epochs of each fold; None: there are no folds.
     """
 
@@ -63,9 +64,11 @@ class Study:
         space: Space,
         search: SearchConfig,
         first: Sequence[FirstTrial],
+        images: int,
         fold_epochs: int | None = None,
     ) -> None:
         self.study, self._space, self._search, self._first = study, space, search, first
+        self._images = images
         self._handles: dict[int, optuna.Trial] = {}
         self._known: dict[int, list[Metrics]] = {}
         """Of each trial in ``_handles``, the epochs that the study has."""
@@ -203,7 +206,9 @@ class Study:
         self._enqueue(seen)
         if self.exhausted:
             return None
-        space = self._space if self._waiting() else opened(self._space, self._search, self._trials())
+        space = self._space
+        if not self._waiting():
+            space = opened(space, self._search, self._trials(), self._images)
         number = len(self.study.get_trials(deepcopy=False))
         self.study.sampler = make_sampler(self._search.sampler, self._search.seed, number)
         trial = self.study.ask()

@@ -38,10 +38,15 @@ def metrics(epoch: int, accuracy: float, loss: float = 0.5) -> dict[str, float]:
 
 
 def new_study(
-    folder: Path, search: SearchConfig, space: Space = SPACE, first: tuple = (), resume: bool = False
+    folder: Path,
+    search: SearchConfig,
+    space: Space = SPACE,
+    first: tuple = (),
+    resume: bool = False,
+    images: int = 100_000,
 ) -> Study:
     storage = f"sqlite:///{folder / 'study.db'}"
-    return Study(open_study(storage, "search", search.metric, resume=resume), space, search, first)
+    return Study(open_study(storage, "search", search.metric, resume=resume), space, search, first, images)
 
 
 def accuracy_of(values: dict, epoch: int) -> float:
@@ -317,6 +322,22 @@ def test_deep_first_opens_no_stages_for_a_lower_loss_alone(tmp_path):
     assert len(set(depths)) > 1
 
 
+@pytest.mark.parametrize(("images", "opens"), [(100, False), (1000, True)])
+def test_deep_first_opens_stages_for_a_lead_of_more_than_a_standard_error(tmp_path, images, opens):
+    search = SearchConfig(trials=30, order="deep_first", pruner=PrunerConfig(name="none"))
+    study = new_study(tmp_path, search, DEPTHS, images=images)  # a standard error of 0.8 is 0.04, or 0.013
+    run_on(study, lambda values: 0.8 + (18 - values["freeze_depth"]) / 180)  # 5 stages make 0.028
+    depths = [trial.params["freeze_depth"] for trial in study.study.trials]
+    assert (min(depths) < 18 - 5) == opens
+
+
+def test_deep_first_knows_of_no_standard_error_of_a_loss(tmp_path):
+    search = SearchConfig(trials=30, order="deep_first", metric="val_loss", pruner=PrunerConfig(name="none"))
+    study = new_study(tmp_path, search, DEPTHS, images=10)
+    run_on(study, lambda values: 0.8, loss=lambda values: 0.5 + values["freeze_depth"] / 1000)
+    assert min(trial.params["freeze_depth"] for trial in study.study.trials) < 18 - 5 - 5
+
+
 def test_deep_first_leaves_to_other_samplers_the_whole_range(tmp_path):
     search = SearchConfig(trials=12, order="deep_first", sampler={"name": "qmc"}, pruner=PrunerConfig(name="none"))
     assert min(proposed_depths(tmp_path, search, "deep")) < 5
@@ -382,7 +403,7 @@ FOLDS, IMAGES = 3, 12
 
 def folded_study(folder: Path, search: SearchConfig, space: Space = SPACE, first: tuple = (), resume=False) -> Study:
     stored = open_study(f"sqlite:///{folder / 'study.db'}", "search", search.metric, resume=resume)
-    return Study(stored, space, search, first, fold_epochs=EPOCHS)
+    return Study(stored, space, search, first, FOLDS * IMAGES, fold_epochs=EPOCHS)
 
 
 def fold_metrics(fold: int, epoch: int, accuracy: float, loss: float = 0.5) -> dict[str, float]:
