@@ -66,7 +66,7 @@ def _opened(parameter: Parameter, metric: str, trials: Sequence[FrozenTrial], im
 
 
 def _standard_error(metric: str, value: float, images: int) -> float:
-    """Of a share of so many images, roughly also where classes weigh the same; 0 for a loss, whose spread is unknown."""
+    """Of a share of so many images, roughly also where classes weigh the same; 0 for a loss: its spread is unknown."""
     rate = min(max(value, 0.0), 1.0)
     return math.sqrt(rate * (1 - rate) / images) if sign_of(metric) > 0 else 0.0
 
