@@ -192,8 +192,8 @@ def _arithmetic(verdict: Verdict) -> list[str]:
         said.append(
             "Retraining gave the very numbers of the search, epoch by epoch."
             if verdict.same_curve
-            else "Retraining did not give exactly the numbers of the search: other hardware, thread count or library "
-            "versions add up floating-point numbers in another order."
+            else "Retraining did not give exactly the numbers of the search: other hardware, another thread count, "
+            "and other versions of the libraries or of this program add up floating-point numbers in another order."
         )
     if verdict.precision == "bf16" and (verdict.test is not None or not verdict.folds):
         said.append(
