@@ -206,11 +206,14 @@ def calibrated(name: str) -> Backbone:
 def test_an_images_activations_are_the_same_bits_wherever_it_stands_in_a_batch(name, precision) -> None:
     """Of convolutions, of matrix products and of attention: on this the sharing of activations rests."""
     backbone = load_backbone(name, "random", 2)
+    size = backbone.preprocessing.image_size
+    if precision == "bf16" and not name.startswith("vit"):  # which takes no others
+        size = (96, 96)  # a CPU without instructions for bf16 takes long for it
     deepest = backbone.depth("all")
     backbone.reset(deepest, 0)
     frozen = FrozenPass(backbone, TrainSettings(precision=precision), 0, torch.device("cpu"))
     chance = torch.Generator().manual_seed(0)
-    views = torch.randint(256, (CANONICAL_BATCH, 3, *backbone.preprocessing.image_size), generator=chance).byte()
+    views = torch.randint(256, (CANONICAL_BATCH, 3, *size), generator=chance).byte()
     mixed = torch.randint(256, views.shape, generator=chance).byte()
     shuffled = torch.randperm(CANONICAL_BATCH, generator=chance)[1::2]
     mixed[1::2] = views[shuffled]
