@@ -4,10 +4,10 @@ import math
 from collections.abc import Sequence
 from dataclasses import replace
 
-from optuna.trial import FrozenTrial
+from optuna.trial import FrozenTrial, TrialState
 
 from search.config import SearchConfig
-from search.history import TIE_BREAK, best_value, sampled
+from search.history import TIE_BREAK, best_value, epochs_of
 from search.space import Int, Parameter, Space
 from trainable.settings import sign_of
 
@@ -28,13 +28,14 @@ def opened(space: Space, search: SearchConfig, trials: Sequence[FrozenTrial], im
     """The space without the freeze depths that are too far from what has paid so far, where ``search.order`` says so.
 
     Args:
-        trials: all so far. Those that were asked for by name tell nothing of what the sampler found to pay.
+        trials: all so far.
         images: those by which each trial is valued.
     """
     if not applies(space, search):
         return space
-    own = sampled(trials)
-    return Space(tuple(_opened(parameter, search.metric, own, images) for parameter in space.parameters))
+    # With folds, those that were stopped early were valued by fewer images.
+    valued = [t for t in trials if t.state == TrialState.COMPLETE or not any("fold" in epoch for epoch in epochs_of(t))]
+    return Space(tuple(_opened(parameter, search.metric, valued, images) for parameter in space.parameters))
 
 
 def as_likely(parameter: Parameter, search: SearchConfig) -> list[int]:
@@ -59,16 +60,19 @@ def _opened(parameter: Parameter, metric: str, trials: Sequence[FrozenTrial], im
     # The simplest of those within a standard error of the best (Breiman, Friedman, Olshen, Stone, *Classification and
     # Regression Trees*, 1984, section 3.4.3): for a lead that another draw of images could undo, no stage is opened.
     top = max((value for value, _ in found), default=0.0)
-    near = _standard_error(metric, top, images) + TIE_BREAK
-    best = max((depth for value, depth in found if value >= top - near), default=depths.high)
+    least = top - _standard_error(top, images) - TIE_BREAK
+    best = max((depth for value, depth in found if value >= least), default=depths.high)
+    if all(depth <= best for _, depth in found):  # so it is better than none that is deeper
+        best = depths.high
     beyond = depths.step * math.ceil(len(depths.values()) / _SHARE)
     return replace(parameter, domain=replace(depths, low=max(depths.low, best - beyond)))
 
 
-def _standard_error(metric: str, value: float, images: int) -> float:
-    """Of a share of so many images, roughly also where classes weigh the same; 0 for a loss: its spread is unknown."""
-    rate = min(max(value, 0.0), 1.0)
-    return math.sqrt(rate * (1 - rate) / images) if sign_of(metric) > 0 else 0.0
+def _standard_error(value: float, images: int) -> float:
+    """Of a share of so many images, and about that of scores that weigh classes alike, where these are of a size; 0 of
+    a loss, which is negative here, and whose spread is not known."""
+    share = min(max(value, 0.0), 1.0)
+    return math.sqrt(share * (1 - share) / images)
 
 
 def _range(parameter: Parameter) -> Int | None:

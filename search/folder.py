@@ -69,6 +69,12 @@ def trial_folder(run: Path, number: int) -> Path:
     return run / "trials" / f"{number:05}"
 
 
+def check_is_free(folder: Path) -> None:
+    """Raises InputError where a run cannot have this folder, since it exists."""
+    if os.path.exists(folder):  # pathlib raises where it may not look
+        raise _taken(folder)
+
+
 def create_folder(folder: Path, plan: "Plan") -> None:
     """Make the run's folder, with everything in it that the trials depend on.
 
@@ -82,12 +88,15 @@ def create_folder(folder: Path, plan: "Plan") -> None:
             plan.images.only("test").save(folder / SEALED)
         (folder / CONFIG).write_text(yaml.safe_dump(_resolved(plan), sort_keys=False, allow_unicode=True))
     except FileExistsError as error:
-        raise InputError(
-            f"a run must have a name of its own, and {folder} exists. Take another --name, or go on with "
-            f"--resume {folder}"
-        ) from error
+        raise _taken(folder) from error
     except OSError as error:
         raise InputError(f"--out must be a folder that can be written to; got {folder}: {error.strerror}") from error
+
+
+def _taken(folder: Path) -> InputError:
+    return InputError(
+        f"a run must have a name of its own, and {folder} exists. Take another --name, or go on with --resume {folder}"
+    )
 
 
 def load_images(run: Path) -> ImageSet:

@@ -69,7 +69,7 @@ def _parser() -> argparse.ArgumentParser:
 
 def _run(options: argparse.Namespace, stack: ExitStack) -> int:
     folder, config = _read(options)
-    from search.folder import LOG, create_folder, holding, load_images
+    from search.folder import LOG, check_is_free, create_folder, holding, load_images
     from search.journal import Journal
 
     say = Journal()
@@ -77,6 +77,8 @@ def _run(options: argparse.Namespace, stack: ExitStack) -> int:
         with holding(folder):  # said now, not after the plan was made
             images = load_images(folder)
     else:
+        if not options.plan:
+            check_is_free(folder)  # told before the images are read
         images = _find_images(config, say)
         say(f"data: {images}")
     if options.plan:

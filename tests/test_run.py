@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from search.config import ResourcesConfig
-from search.folder import held_since, holding
+from search.folder import create_folder, held_since, holding
 from search.journal import Journal
 from search.predict import main as predict
 from search.progress import Progress, format_seconds
@@ -160,10 +160,23 @@ def test_where_only_the_head_is_searched_the_recipe_for_the_head_keeps_its_name(
     assert len(first.splitlines()) == 1
 
 
-def test_an_output_that_cannot_be_written(photos, tmp_path, capsys):
+@pytest.mark.parametrize("name", ["x", "x" * 300], ids=["below a file", "a name that is too long"])
+def test_an_output_that_cannot_be_written(photos, tmp_path, capsys, name):
     (tmp_path / "file").touch()
-    assert run([*QUICK, "--data", str(photos), "--out", str(tmp_path / "file"), "--name", "x"]) == 2
+    out = tmp_path / "file" if name == "x" else tmp_path
+    assert run([*QUICK, "--data", str(photos), "--out", str(out), "--name", name]) == 2
     assert "--out must be a folder that can be written to" in capsys.readouterr().err
+
+
+def test_a_name_that_is_taken_is_told_before_the_images_are_read(photos, tmp_path, capsys):
+    (tmp_path / "run").mkdir()
+    assert run([*QUICK, "--data", str(photos), "--out", str(tmp_path), "--name", "run"]) == 2
+    out, err = capsys.readouterr()
+    told = f"a run must have a name of its own, and {tmp_path / 'run'} exists"
+    assert told in err
+    assert "checked" not in out
+    with pytest.raises(InputError, match="a run must have a name of its own"):  # taken while the plan was made
+        create_folder(tmp_path / "run", None)
 
 
 def test_a_resumed_run_cannot_change_what_it_compares(tmp_path, capsys):
