@@ -94,8 +94,8 @@ class SearchConfig(Section):
     """Configurations to run before sampling; None: the tutorial's two recipes."""
     order: Literal["deep_first", "as_sampled"] = "as_sampled"
     """deep_first: of a range of freeze depths, the deepest and cheapest quarter is open at first, then all to a quarter
-    beyond the best depth so far: the deepest one within a standard error of the best trial (of a loss, equal to it). tpe
-    and random do so, the other samplers take the whole range at once."""
+    beyond the best depth so far: the deepest one within a standard error of the best trial (of a loss: equal to it).
+    tpe and random do so, the other samplers take the whole range at once."""
     seed: Annotated[int, Field(ge=0)] = 0
     storage: Text | None = None
     """An Optuna storage URL; None: study.db in the run's folder."""
