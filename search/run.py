@@ -190,7 +190,7 @@ def _search(folder: Path, plan: "Plan", options: argparse.Namespace, say: "Journ
     search = plan.config.search
     stored = open_study(*study_address(folder, plan.config), search.metric, resume=options.resume is not None)
     folds = plan.config.data.folds
-    images = len(plan.images.split("train" if folds else "val"))
+    images = len(plan.images.validating(folds))
     study = Study(stored, plan.space, search, plan.first, images, plan.config.train.epochs if folds else None)
 
     def write() -> None:

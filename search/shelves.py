@@ -75,9 +75,8 @@ def choose_for(
         if parameter.key == "freeze_depth" and backbone.name in parameter.when.get("backbone", (backbone.name,))
         for depth in as_likely(parameter, search)
     ] or [backbone.depth(train.freeze_depth)]
-    # The images that the plain view is made of: with folds, each image validates in one of them.
-    plain = images.split("val") if config.data.folds is None else images.split("train")
-    count = len(images.split("train")) * _count_views(train, space) + len(plain)
+    # Those that validate have the plain view.
+    count = len(images.split("train")) * _count_views(train, space) + len(images.validating(config.data.folds))
     ends_otherwise = search.time_budget is not None or search.target is not None
     trials = min(search.trials, _TRIALS) if ends_otherwise else search.trials
     uses = trials / backbones * train.epochs / _views(train)

@@ -39,6 +39,16 @@ def one_thread():
 
 
 @pytest.fixture(scope="session")
+def emulates_bf16() -> bool:
+    """Whether this CPU has no instructions for bf16, and so takes long for it."""
+    import torch
+
+    from trainable.frozen import resolve_precision
+
+    return resolve_precision("auto", torch.device("cpu")) == "fp32"
+
+
+@pytest.fixture(scope="session")
 def pictures(tmp_path_factory) -> Path:
     """images.csv of 40 small pictures, 24 to train on and 16 to validate: bright discs, and bright squares."""
     from trainable.images import find_images

@@ -6,12 +6,10 @@ import dataclasses
 import hashlib
 
 import pytest
-import torch
 
 import trainable.frozen
 import trainable.memo
 from trainable.backbone import Backbone, load_backbone
-from trainable.frozen import resolve_precision
 from trainable.images import ImageSet, find_images
 from trainable.inventory import main as memo_command
 from trainable.settings import MemoSettings, TrainSettings, TrialSettings
@@ -63,11 +61,13 @@ def backbones(lite0) -> dict[str, Backbone]:
     return {"tf_efficientnet_lite0": lite0, **others}
 
 
-def of_case(case, backbones) -> Backbone:
-    backbone = backbones[case[0]]
-    if case[-1] != "bf16" or resolve_precision("auto", torch.device("cpu")) == "bf16":
-        return backbone
-    return dataclasses.replace(backbone, preprocessing=dataclasses.replace(backbone.preprocessing, image_size=(96, 96)))
+@pytest.fixture
+def backbone(case, backbones, emulates_bf16) -> Backbone:
+    """The case's own."""
+    found = backbones[case[0]]
+    if case[-1] != "bf16" or not emulates_bf16:
+        return found
+    return dataclasses.replace(found, preprocessing=dataclasses.replace(found.preprocessing, image_size=(96, 96)))
 
 
 def outcome(training: Training) -> tuple[str, list[dict[str, float]]]:
@@ -102,16 +102,16 @@ def trained(settings: TrialSettings, images: ImageSet, backbone: Backbone) -> Tr
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: "-".join(map(str, case)))
-def test_the_memo_changes_nothing(pictures, backbones, tmp_path, case) -> None:
-    check(case, None, pictures, ImageSet.load(pictures), of_case(case, backbones), tmp_path)
+def test_the_memo_changes_nothing(pictures, backbone, tmp_path, case) -> None:
+    check(case, None, pictures, ImageSet.load(pictures), backbone, tmp_path)
 
 
 @pytest.mark.parametrize("case", FOLDED, ids=lambda case: "-".join(map(str, case)))
-def test_the_memo_changes_nothing_with_folds_which_share_it(pictures, backbones, tmp_path, case) -> None:
+def test_the_memo_changes_nothing_with_folds_which_share_it(pictures, backbone, tmp_path, case) -> None:
     images = find_images(
         [str(pictures.parent)], limit=None, test=None, val=None, seed=0, skip_unreadable=False, progress=print
     )
-    check(case, 2, pictures, images, of_case(case, backbones), tmp_path)
+    check(case, 2, pictures, images, backbone, tmp_path)
 
 
 def check(case, folds, pictures, images, backbone, tmp_path) -> None:

@@ -1,5 +1,5 @@
-"""Whole searches: real images, real pretrained weights, a real Ray, in processes of their own as users run them (but what only
-tells of a mistake, which needs none)."""
+"""Whole searches: real images, real pretrained weights, a real Ray, in processes of their own as users run them
+(but for commands that only tell of a mistake)."""
 
 import json
 import os

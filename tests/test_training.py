@@ -12,7 +12,7 @@ import torch
 from trainable.backbone import Backbone, load_backbone
 from trainable.checkpoint import load_checkpoint, save_checkpoint
 from trainable.epoch import score
-from trainable.frozen import CANONICAL_BATCH, FrozenPass, resolve_precision
+from trainable.frozen import CANONICAL_BATCH, FrozenPass
 from trainable.images import ImageSet
 from trainable.memo import _resident
 from trainable.settings import MemoSettings, TrainSettings, TrialSettings, best_epoch
@@ -203,12 +203,11 @@ def calibrated(name: str) -> Backbone:
 
 @pytest.mark.parametrize("name", ["resnet18", "mobilenet_v3_small", "alexnet", "vit_tiny_patch16_224", "convnext_atto"])
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
-def test_an_images_activations_are_the_same_bits_wherever_it_stands_in_a_batch(name, precision) -> None:
+def test_an_images_activations_are_the_same_bits_wherever_it_stands_in_a_batch(name, precision, emulates_bf16) -> None:
     """Of convolutions, of matrix products and of attention: on this the sharing of activations rests."""
     backbone = load_backbone(name, "random", 2)
     size = backbone.preprocessing.image_size
-    emulated = precision == "bf16" and resolve_precision("auto", torch.device("cpu")) == "fp32"
-    if emulated and not name.startswith("vit"):  # which takes no others
+    if precision == "bf16" and emulates_bf16 and not name.startswith("vit"):  # which takes no others
         size = (96, 96)
     deepest = backbone.depth("all")
     backbone.reset(deepest, 0)

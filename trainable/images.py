@@ -65,6 +65,10 @@ class ImageSet:
         learned = tuple(replace(record, split="train") for record in self.split("val"))
         return replace(self, records=(*self.split("train"), *learned, *self.split("test")))
 
+    def validating(self, folds: int | None) -> "tuple[Record, ...]":
+        """The images that a trial is judged by; with folds, each training image validates in one of them."""
+        return self.split("val" if folds is None else "train")
+
     def cross_validated(self) -> "ImageSet":
         """With every training image validating, too: with folds, each is judged by a model that did not see it."""
         judged = tuple(replace(record, split="val") for record in self.split("train"))
