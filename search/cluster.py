@@ -32,7 +32,7 @@ it cannot hold a single trial."""
 def ray_cluster(address: str | None, say: Callable[[str], None]) -> Iterator[Started]:
     """Join the Ray cluster at ``address`` (or at $RAY_ADDRESS, or the one this process is in), or start one here."""
     if ray.is_initialized():
-        yield lambda resources: share_out(resources, ray.cluster_resources())
+        yield lambda resources: share_out(resources, _nodes())
         return
     if threading.current_thread() is threading.main_thread():  # Ray does so itself only where it is started from there
         signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(number))
@@ -45,7 +45,7 @@ def ray_cluster(address: str | None, say: Callable[[str], None]) -> Iterator[Sta
             if dashboard:
                 token = os.environ.get("RAY_AUTH_TOKEN_PATH", Path.home() / ".ray" / "auth_token")
                 say(f"Ray dashboard: http://{dashboard} (it asks for the token in {token})")
-            return share_out(resources, ray.cluster_resources())
+            return share_out(resources, _nodes())
 
         try:
             yield cluster
@@ -68,6 +68,11 @@ def _start(address: str | None) -> str | None:
             f"--address must be that of a running Ray cluster, or be left out to start one here; got {address}: {error}"
         ) from error
     return context.dashboard_url
+
+
+def _nodes() -> list[dict[str, float]]:
+    """What each machine of the cluster has."""
+    return [node["Resources"] for node in ray.nodes() if node["Alive"]]
 
 
 @contextmanager

@@ -52,7 +52,7 @@ def _search_table(plan: Plan) -> list[str]:
     limits += [f"{search.time_budget:g} s"] if search.time_budget else []
     limits += [f"until {search.metric} reaches {search.target:g}"] if search.target is not None else []
     little_by_little = ", shallower freeze depths as they are seen to pay" if applies(plan.space, search) else ""
-    here = share_out(config.resources, {"CPU": os.cpu_count() or 1, "GPU": torch.cuda.device_count()})
+    here = share_out(config.resources, [{"CPU": os.cpu_count() or 1, "GPU": torch.cuda.device_count()}])
     return [
         f"search      {', '.join(limits)}",
         f"at a time   {here.concurrency} on this machine, each on {here.cpus_per_trial:g} CPUs and "

@@ -1,5 +1,6 @@
 """The sections of a configuration, but for the space and what is trained."""
 
+import math
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
@@ -25,6 +26,14 @@ def _metric(value: Any) -> Any:
     if value not in tuple(METRICS):
         raise ValueError(f"no such metric: {shown(value)}; {unknown(str(value), METRICS)}")
     return value
+
+
+def _cpus(value: Any) -> Any:
+    if value == "auto":
+        return value
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < math.inf:
+        raise ValueError(f"must be auto or a number > 0, the CPUs of each trial (got {shown(value)})")
+    return float(value)
 
 
 def _gpus(value: Any) -> Any:
@@ -104,7 +113,8 @@ class SearchConfig(Section):
 class ResourcesConfig(Section):
     """What one trial is given."""
 
-    cpus: Annotated[float, Field(gt=0)] = 1.0
+    cpus: Annotated[float | Literal["auto"], BeforeValidator(_cpus)] = "auto"
+    """A number; auto: one, or where trials have GPUs, the machine's CPUs divided among those that its GPUs can hold."""
     gpus: Annotated[float | Literal["auto"], BeforeValidator(_gpus)] = "auto"
     """A number or share of GPUs; auto: none on a machine without any, else a quarter."""
 

@@ -223,7 +223,10 @@ SECTION_MISTAKES: dict[str, tuple[dict[str, str], str]] = {
         {"more": "resources: {gpus: many}"},
         'x.yaml:6: resources.gpus: must be auto or a number >= 0, the GPUs of each trial (got "many")',
     ),
-    "no CPU": ({"more": "resources: {cpus: 0}"}, "x.yaml:6: resources.cpus: must be > 0 (got 0)"),
+    "no CPU": (
+        {"more": "resources: {cpus: 0}"},
+        "x.yaml:6: resources.cpus: must be auto or a number > 0, the CPUs of each trial (got 0)",
+    ),
     "fixed and searched": (
         {"train": "lr: 0.1"},
         "x.yaml:4: train.lr: stands under space too; keep one of the two (--set space.lr=… fixes it)",

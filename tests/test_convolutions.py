@@ -161,7 +161,8 @@ def test_other_convolutions_of_5x5_pixels_are_left_alone(changed) -> None:
     assert type(module) is nn.Conv2d
 
 
-def test_a_whole_network_keeps_its_tensors_and_its_logits() -> None:
+def test_a_whole_network_keeps_its_tensors_and_its_logits(monkeypatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     plain = timm.create_model("tf_efficientnet_lite0").eval()
     quick = copy.deepcopy(plain)
     speed_up_convolutions(quick)

@@ -12,6 +12,7 @@ import trainable.memo
 from trainable.backbone import Backbone, load_backbone
 from trainable.images import ImageSet, find_images
 from trainable.inventory import main as memo_command
+from trainable.memo import _resident
 from trainable.settings import MemoSettings, TrainSettings, TrialSettings
 from trainable.training import Training
 
@@ -94,8 +95,14 @@ def settings_of(pictures, case, folder=None, memo=None, budget=2**30, folds=None
     )
 
 
+def begun(settings: TrialSettings, images: ImageSet, backbone: Backbone) -> Training:
+    """With nothing of earlier trainings on a GPU, so that what is needed is read from the memo, or computed."""
+    _resident.cache_clear()
+    return Training(settings, images, backbone)
+
+
 def trained(settings: TrialSettings, images: ImageSet, backbone: Backbone) -> Training:
-    training = Training(settings, images, backbone)
+    training = begun(settings, images, backbone)
     for _ in range(settings.epochs):
         training.run_epoch()
     return training
@@ -122,7 +129,7 @@ def check(case, folds, pictures, images, backbone, tmp_path) -> None:
     assert outcome(trained(kept, images, backbone)) == off, "warm"
     room = size_of(memo) * 5 // 6  # the largest block is four fifths of the smallest memo
 
-    evicted = Training(kept, images, backbone)
+    evicted = begun(kept, images, backbone)
     for epoch in range(kept.epochs):
         evicted.run_epoch()
         if epoch == kept.epochs // 2 - 1:
@@ -134,7 +141,7 @@ def check(case, folds, pictures, images, backbone, tmp_path) -> None:
     assert outcome(trained(cramped, images, backbone)) == off, "short of room"
     assert 0 < size_of(tmp_path / "cramped") <= room
 
-    for _ in range(kept.epochs):
+    for _ in range(kept.epochs):  # on a GPU, with the views that the last one left there
         resumed = Training(kept.model_copy(update={"folder": tmp_path / "trial"}), images, backbone)
         resumed.resume()
         resumed.run_epoch()

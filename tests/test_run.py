@@ -200,23 +200,36 @@ def test_report_and_predict_say_what_is_missing(tmp_path, capsys):
 
 
 @pytest.mark.parametrize(
-    "resources, available, expected",
+    "resources, nodes, expected",
     [
-        ({}, {"CPU": 2}, (1, 0, 2)),
-        ({}, {"CPU": 8, "GPU": 1}, (1, 0.25, 4)),
-        ({"gpus": 0.1}, {"CPU": 16, "GPU": 1}, (1, 0.1, 10)),
-        ({"cpus": 2, "gpus": 1}, {"CPU": 16, "GPU": 4}, (2, 1, 4)),
-        ({"cpus": 0.5, "gpus": 0}, {"CPU": 2, "GPU": 1}, (0.5, 0, 4)),
+        ({}, [{"CPU": 2}], (1, 0, 2)),
+        ({}, [{"CPU": 8, "GPU": 1}], (2, 0.25, 4)),
+        ({"gpus": 0.1}, [{"CPU": 16, "GPU": 1}], (1, 0.1, 10)),
+        ({"gpus": 0.4}, [{"CPU": 16, "GPU": 2}], (4, 0.4, 4)),
+        ({"cpus": 2, "gpus": 1}, [{"CPU": 16, "GPU": 4}], (2, 1, 4)),
+        ({"cpus": 0.5, "gpus": 0}, [{"CPU": 2, "GPU": 1}], (0.5, 0, 4)),
+        ({"gpus": 0}, [{"CPU": 8, "GPU": 1}], (1, 0, 8)),
+        ({}, [{"CPU": 2, "GPU": 1}], (1, 0.25, 2)),
+        ({"gpus": 2}, [{"CPU": 9, "GPU": 4}], (4, 2, 2)),
+        ({}, [{"CPU": 64}, {"CPU": 8, "GPU": 1}, {"CPU": 16, "GPU": 1}], (2, 0.25, 8)),
+        ({"cpus": 3}, [{"CPU": 4}, {"CPU": 5}], (3, 0, 2)),
     ],
 )
-def test_resources_are_shared_out(resources, available, expected):
-    cluster = share_out(ResourcesConfig(**resources), available)
+def test_resources_are_shared_out(resources, nodes, expected):
+    cluster = share_out(ResourcesConfig(**resources), nodes)
     assert (cluster.cpus_per_trial, cluster.gpus_per_trial, cluster.concurrency) == expected
 
 
 def test_gpus_where_there_are_none():
-    with pytest.raises(InputError, match=r"resources\.gpus must be at most what there is, 0 here.*got 1"):
-        share_out(ResourcesConfig(gpus=1), {"CPU": 2})
+    with pytest.raises(InputError, match=r"resources\.gpus must be at most what a machine has, 0 here.*got 1"):
+        share_out(ResourcesConfig(gpus=1), [{"CPU": 2}])
+
+
+def test_no_machine_has_what_several_have_together():
+    with pytest.raises(InputError, match=r"resources\.cpus must be at most what a machine has, 2 here.*got 4"):
+        share_out(ResourcesConfig(cpus=4), [{"CPU": 2}, {"CPU": 2}])
+    with pytest.raises(InputError, match=r"4 CPUs and 1 GPUs.*there are 8 CPUs \+ 0 GPUs, 2 CPUs \+ 1 GPUs"):
+        share_out(ResourcesConfig(cpus=4, gpus=1), [{"CPU": 8}, {"CPU": 2, "GPU": 1}])
 
 
 class Terminal:

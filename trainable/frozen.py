@@ -110,7 +110,7 @@ class FrozenPass:
             view,
             str(self.dtype),
             _hardware(self.device),
-            torch.get_num_threads(),
+            torch.get_num_threads() if self.device.type == "cpu" else None,
             _versions(),
             _switches(),
             [record.digest for record in records],

@@ -40,7 +40,7 @@ def main() -> None:
     parser.add_argument("--gpus", type=float, default=0, help="of a trial (0)")
     parser.add_argument("--precision", choices=["fp32", "bf16"], default="fp32", help="of the project's frozen stages")
     parser.add_argument(
-        "--repeat-head", type=int, default=4, help="also run the head list this often, with other seeds"
+        "--repeat-head", type=int, default=4, help="also run the head list this often, with other seeds (4); 1: do not"
     )
     options = parser.parse_args()
     images = images_of(options.data)
@@ -53,7 +53,7 @@ def main() -> None:
     for name in options.lists:
         trials = json.loads((HERE / "trials" / f"{name}.json").read_text())
         plain = run_plain(options, trials)
-        for seeds in (1, options.repeat_head) if name == "head" else (1,):
+        for seeds in sorted({1, options.repeat_head}) if name == "head" else (1,):
             ours = run_ours(options, trials, seeds)
             count = len(trials) * seeds
             if name == "head":
