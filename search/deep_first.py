@@ -1,9 +1,11 @@
 """Cheap first: which freeze depths the sampler may propose, wider as opening more stages is seen to pay."""
 
 import math
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Mapping, Sequence
+from typing import Any
 
+import optuna
+from optuna.distributions import BaseDistribution, IntDistribution
 from optuna.trial import FrozenTrial, TrialState
 
 from search.config import SearchConfig
@@ -24,18 +26,62 @@ def applies(space: Space, search: SearchConfig) -> bool:
     return ordered and any(map(_range, space.parameters))
 
 
-def opened(space: Space, search: SearchConfig, trials: Sequence[FrozenTrial], images: int) -> Space:
-    """The space without the freeze depths that are too far from what has paid so far, where ``search.order`` says so.
+def shallowest_open(space: Space, search: SearchConfig, trials: Sequence[FrozenTrial], images: int) -> dict[str, int]:
+    """Of each parameter that opens little by little, the shallowest freeze depth that may be proposed now.
 
     Args:
         trials: all so far.
         images: those by which each trial is valued.
     """
     if not applies(space, search):
-        return space
+        return {}
     # With folds, those that were stopped early were valued by fewer images.
     valued = [t for t in trials if t.state == TrialState.COMPLETE or not any("fold" in epoch for epoch in epochs_of(t))]
-    return Space(tuple(_opened(parameter, search.metric, valued, images) for parameter in space.parameters))
+    ranges = {parameter.name: _range(parameter) for parameter in space.parameters}
+    return {
+        name: _shallowest(name, depths, search.metric, valued, images)
+        for name, depths in ranges.items()
+        if depths is not None
+    }
+
+
+class DeepFirst(optuna.samplers.BaseSampler):
+    """Another sampler, kept to the freeze depths that are open. The study has the whole ranges all along: samplers take
+    a parameter's range from the first trial that ended.
+
+    Args:
+        shallowest: of each parameter that opens little by little, the shallowest depth that is open.
+    """
+
+    def __init__(self, sampler: optuna.samplers.BaseSampler, shallowest: Mapping[str, int]) -> None:
+        self._sampler, self._shallowest = sampler, shallowest
+
+    def infer_relative_search_space(self, study: optuna.Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
+        return self._sampler.infer_relative_search_space(study, trial)
+
+    def sample_relative(
+        self, study: optuna.Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
+    ) -> dict[str, Any]:
+        """What the sampler proposes, without depths that are not open: those are asked for one by one."""
+        proposed = self._sampler.sample_relative(study, trial, search_space)
+        return {name: value for name, value in proposed.items() if value >= self._shallowest.get(name, value)}
+
+    def sample_independent(
+        self, study: optuna.Study, trial: FrozenTrial, param_name: str, param_distribution: BaseDistribution
+    ) -> Any:
+        """The sampler's choice from what is open."""
+        among = param_distribution
+        if isinstance(among, IntDistribution) and param_name in self._shallowest:
+            among = IntDistribution(self._shallowest[param_name], among.high, among.log, among.step)
+        return self._sampler.sample_independent(study, trial, param_name, among)
+
+    def before_trial(self, study: optuna.Study, trial: FrozenTrial) -> None:
+        self._sampler.before_trial(study, trial)
+
+    def after_trial(
+        self, study: optuna.Study, trial: FrozenTrial, state: TrialState, values: Sequence[float] | None
+    ) -> None:
+        self._sampler.after_trial(study, trial, state, values)
 
 
 def as_likely(parameter: Parameter, search: SearchConfig) -> list[int]:
@@ -49,13 +95,9 @@ def as_likely(parameter: Parameter, search: SearchConfig) -> list[int]:
     return [depth for place, depth in enumerate(deepest_first) for _ in range(2 ** (_SHARE - 1 - place // part))]
 
 
-def _opened(parameter: Parameter, metric: str, trials: Sequence[FrozenTrial], images: int) -> Parameter:
-    depths = _range(parameter)
-    if depths is None:
-        return parameter
+def _shallowest(name: str, depths: Int, metric: str, trials: Sequence[FrozenTrial], images: int) -> int:
     sign = sign_of(metric)
-    tried = [trial for trial in trials if parameter.name in trial.params]
-    values = [(best_value(trial, metric), trial.params[parameter.name]) for trial in tried]
+    values = [(best_value(trial, metric), trial.params[name]) for trial in trials if name in trial.params]
     found = [(sign * value, depth) for value, depth in values if value is not None]
     # The simplest of those within a standard error of the best (Breiman, Friedman, Olshen, Stone, *Classification and
     # Regression Trees*, 1984, section 3.4.3): for a lead that another draw of images could undo, no stage is opened.
@@ -65,7 +107,7 @@ def _opened(parameter: Parameter, metric: str, trials: Sequence[FrozenTrial], im
     if all(depth <= best for _, depth in found):  # so it is better than none that is deeper
         best = depths.high
     beyond = depths.step * math.ceil(len(depths.values()) / _SHARE)
-    return replace(parameter, domain=replace(depths, low=max(depths.low, best - beyond)))
+    return max(depths.low, best - beyond)
 
 
 def _standard_error(value: float, images: int) -> float:

@@ -10,7 +10,7 @@ import optuna
 from optuna.trial import FrozenTrial, TrialState
 
 from search.config import SearchConfig
-from search.deep_first import opened
+from search.deep_first import DeepFirst, shallowest_open
 from search.history import Metrics, best_value, epochs_of, ranked_value, real_trials
 from search.optuna_methods import grid, make_pruner, make_sampler
 from search.race import LEVEL, chance_of_lag
@@ -206,13 +206,12 @@ class Study:
         self._enqueue(seen)
         if self.exhausted:
             return None
-        space = self._space
-        if not self._waiting():
-            space = opened(space, self._search, self._trials(), self._images)
         number = len(self.study.get_trials(deepcopy=False))
-        self.study.sampler = make_sampler(self._search.sampler, self._search.seed, number)
+        sampler = make_sampler(self._search.sampler, self._search.seed, number)
+        shallowest = shallowest_open(self._space, self._search, self._trials(), self._images)
+        self.study.sampler = DeepFirst(sampler, shallowest) if shallowest else sampler
         trial = self.study.ask()
-        values = space.suggest(trial)
+        values = self._space.suggest(trial)
         twin = seen.get(_key(self._frozen(trial.number)))
         if twin is not None:
             trial.set_user_attr("duplicate_of", twin)

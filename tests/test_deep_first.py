@@ -7,7 +7,7 @@ import pytest
 from optuna.trial import FrozenTrial, TrialState
 
 from search.config import SearchConfig
-from search.deep_first import as_likely, opened
+from search.deep_first import as_likely, shallowest_open
 from search.space import Int, Parameter, Space
 
 DEPTHS = Space((Parameter("freeze_depth", "freeze_depth", Int(0, 18)),))
@@ -30,10 +30,7 @@ def trial(
 def shallowest(trials: Sequence[FrozenTrial], images: int, metric: str = "val_accuracy") -> int:
     """The shallowest depth that lies open."""
     search = SearchConfig(order="deep_first", metric=metric)
-    (parameter,) = opened(DEPTHS, search, trials, images).parameters
-    assert isinstance(parameter.domain, Int)
-    assert parameter.domain.high == 18
-    return parameter.domain.low
+    return shallowest_open(DEPTHS, search, trials, images)["freeze_depth"]
 
 
 @pytest.mark.parametrize(

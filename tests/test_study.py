@@ -289,22 +289,25 @@ def run_on(study: Study, score: Callable[[Mapping], float], loss: Callable[[Mapp
         study.complete(proposal.number)
 
 
-def proposed_depths(folder: Path, search: SearchConfig, better: str) -> list[int]:
+HEAD_ONLY = FirstTrial("train the head only", {"freeze_depth": 18, "lr": 0.01})
+
+
+def proposed_depths(folder: Path, search: SearchConfig, better: str, first: tuple = (HEAD_ONLY,)) -> list[int]:
     """Of all trials of the sampler, on an objective for which deep or shallow freezing is better."""
-    head = FirstTrial("train the head only", {"freeze_depth": 18, "lr": 0.01})
-    study, sign = new_study(folder, search, DEPTHS, (head,)), 1 if better == "deep" else -1
+    study, sign = new_study(folder, search, DEPTHS, first), 1 if better == "deep" else -1
     run_on(study, lambda values: 0.5 + sign * values["freeze_depth"] / 100)
     assert len(study.study.trials) == search.trials
     return [t.params["freeze_depth"] for t in study.study.trials if "first" not in t.user_attrs]
 
 
+@pytest.mark.parametrize("first", [(HEAD_ONLY,), ()], ids=["a recipe first", "no recipe"])
 @pytest.mark.parametrize("sampler", ["tpe", "random"])
-def test_deep_first_opens_stages_only_where_that_pays(tmp_path, sampler):
+def test_deep_first_opens_stages_only_where_that_pays(tmp_path, sampler, first):
     search = SearchConfig(trials=30, order="deep_first", sampler={"name": sampler}, pruner=PrunerConfig(name="none"))
     (tmp_path / "deep").mkdir()
     (tmp_path / "shallow").mkdir()
-    deep = proposed_depths(tmp_path / "deep", search, "deep")
-    shallow = proposed_depths(tmp_path / "shallow", search, "shallow")
+    deep = proposed_depths(tmp_path / "deep", search, "deep", first)
+    shallow = proposed_depths(tmp_path / "shallow", search, "shallow", first)
     for depths, best in (deep, max), (shallow, min):
         for number, depth in enumerate(depths):
             assert depth >= best(depths[:number], default=18) - 5
