@@ -22,6 +22,7 @@ class Progress:
     Args:
         total: trials to run, or None where only time or a target ends the search.
         metric: the name of what is optimised.
+        epochs: of each trial that runs to its end; with folds, of all of them together.
         note: told the lines that stay.
         folds: of each trial; None: there are none.
     """
@@ -30,12 +31,14 @@ class Progress:
         self,
         total: int,
         metric: str,
+        epochs: int,
         done: Mapping[str, int],
         stream: TextIO = sys.stdout,
         note: Callable[[str], None] = lambda text: None,
         folds: int | None = None,
     ) -> None:
-        self._total, self._metric, self._folds, self._stream, self._note = total, metric, folds, stream, note
+        self._total, self._metric, self._epochs, self._folds = total, metric, epochs, folds
+        self._stream, self._note = stream, note
         self._counts = {"complete": 0, "pruned": 0, "failed": 0, **done}
         self._finished_before = sum(self._counts.values())
         self._values: dict[int, Mapping[str, Any]] = {}
@@ -78,11 +81,26 @@ class Progress:
             parts.append(f"best {self._metric} {self._best[0]:.4f} (trial {self._best[1]})")
         elapsed = time.monotonic() - self._began
         parts.append(f"{format_seconds(elapsed)} elapsed")
-        finished = sum(counts.values()) - self._finished_before
-        if finished > _TELLING:  # the first ones, the recipes, take longer than most
-            left = elapsed / finished * (self._total - sum(counts.values()))
+        if (left := self._left(elapsed)) is not None:
             parts.append(f"about {format_seconds(left)} to go")
         return ", ".join(parts)
+
+    def _left(self, elapsed: float) -> float | None:
+        """Seconds to go: at the pace so far; or, when the last trials are running, as their own epochs say."""
+        ended = sum(self._counts.values())
+        finished = ended - self._finished_before
+        if finished <= _TELLING:  # the first ones, the recipes, take longer than most
+            return None
+        pace = elapsed / finished * (self._total - ended)
+        if ended + len(self._values) < self._total:
+            return pace
+        histories = [self._history.get(number) for number in self._values]
+        own = [
+            (self._epochs - len(epochs)) * sum(epoch["epoch_time_s"] for epoch in epochs) / len(epochs)
+            for epochs in histories
+            if epochs
+        ]
+        return max(own, default=pace)
 
     def close(self) -> None:
         """Leave the renewed line behind."""

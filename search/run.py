@@ -201,7 +201,8 @@ def _search(folder: Path, plan: "Plan", options: argparse.Namespace, say: "Journ
         return "all trials are done"
     cluster = started(plan.config.resources)
     say(f"running {search.trials} trials, {cluster.concurrency} at a time; results go to {folder}")
-    progress = Progress(search.trials, search.metric, study.counts(), note=say.note, folds=folds)
+    epochs = plan.config.train.epochs * (folds or 1)
+    progress = Progress(search.trials, search.metric, epochs, study.counts(), note=say.note, folds=folds)
 
     def make_settings(proposal: "Proposal") -> "TrialSettings":
         own = trial_folder(folder, proposal.number)

@@ -250,7 +250,7 @@ class Terminal:
 @pytest.mark.parametrize("tty", [True, False])
 def test_progress(tty):
     stream = Terminal(tty)
-    progress = Progress(4, "val_accuracy", {"complete": 1}, stream=stream)
+    progress = Progress(4, "val_accuracy", 2, {"complete": 1}, stream=stream)
     progress("started", 1, {"lr": 0.01})
     progress("epoch", 1, {"epoch": 1, "val_accuracy": 0.75, "val_loss": 0.5})
     progress("epoch", 1, {"epoch": 2, "val_accuracy": 0.5, "val_loss": 0.4})
@@ -265,9 +265,29 @@ def test_progress(tty):
     assert ("\r" in stream.text) is tty
 
 
+def test_the_time_to_go_at_the_end_is_that_of_the_trials_that_still_run(monkeypatch):
+    """A long one among many short ones: the pace of the others says nothing about it."""
+    now = 0.0
+    monkeypatch.setattr("search.progress.time.monotonic", lambda: now)
+    progress = Progress(9, "val_accuracy", 10, {}, Terminal(False))
+    progress("started", 0, {})
+    for number in range(1, 8):
+        progress("started", number, {})
+        progress("complete", number, {})
+    progress("epoch", 0, {"epoch": 1, "val_accuracy": 0.5, "epoch_time_s": 30.0})
+    now = 70.0
+    assert "about 20s to go" in progress.line()
+    progress("started", 8, {})
+    assert "about 4m30s to go" in progress.line()
+    progress("epoch", 8, {"epoch": 1, "val_accuracy": 0.5, "epoch_time_s": 1.0})
+    assert "about 4m30s to go" in progress.line()
+    progress("epoch", 0, {"epoch": 2, "val_accuracy": 0.5, "epoch_time_s": 10.0})
+    assert "about 2m40s to go" in progress.line()
+
+
 def test_progress_over_folds():
     stream, notes = Terminal(False), []
-    progress = Progress(2, "val_accuracy", {}, stream, notes.append, folds=3)
+    progress = Progress(2, "val_accuracy", 6, {}, stream, notes.append, folds=3)
     progress("started", 0, {"lr": 0.01})
     for fold, epoch, accuracy in [(1, 1, 0.5), (1, 2, 0.75), (2, 1, 0.75), (2, 2, 0.8), (3, 1, 0.0)]:
         progress("epoch", 0, {"fold": fold, "epoch": epoch, "val_accuracy": accuracy, "val_loss": 0.5})
