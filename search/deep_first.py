@@ -14,7 +14,7 @@ from search.space import Int, Parameter, Space
 from trainable.settings import sign_of
 
 _SAMPLERS = ("tpe", "random")
-"""Those that can do with a range that changes from trial to trial; the others would no longer learn from it."""
+"""Those that choose well among what is open when asked for one parameter alone; the others would choose at random."""
 
 _SHARE = 4
 """What part of all depths lies open beyond the best one, as a divisor."""

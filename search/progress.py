@@ -52,7 +52,7 @@ class Progress:
         if event == "started":
             self._values[number] = details
         elif event == "epoch":
-            self._history.setdefault(number, []).append(details)
+            self._remember(number, details)
             fold = f"fold {details['fold']} of {self._folds} " if self._folds else ""
             self._note(
                 f"trial {number:>3} {fold}epoch {details['epoch']:>4}  {self._metric} {details[self._metric]:.4f}"
@@ -94,13 +94,19 @@ class Progress:
         pace = elapsed / finished * (self._total - ended)
         if ended + len(self._values) < self._total:
             return pace
-        histories = [self._history.get(number) for number in self._values]
+        histories = [self._history.get(number, []) for number in self._values]
         own = [
             (self._epochs - len(epochs)) * sum(epoch["epoch_time_s"] for epoch in epochs) / len(epochs)
             for epochs in histories
             if epochs
         ]
-        return max(own, default=pace)
+        return max(own) if own and all(histories) else max([pace, *own])
+
+    def _remember(self, number: int, epoch: Mapping[str, Any]) -> None:
+        """A trial that goes on from its checkpoint tells its epochs again."""
+        history, place = self._history.setdefault(number, []), (epoch.get("fold"), epoch["epoch"])
+        if place not in [(known.get("fold"), known["epoch"]) for known in history]:
+            history.append(epoch)
 
     def close(self) -> None:
         """Leave the renewed line behind."""

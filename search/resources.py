@@ -43,7 +43,7 @@ def share_out(resources: ResourcesConfig, nodes: Sequence[Mapping[str, float]]) 
     for name, need, have in (("cpus", cpus, most["CPU"]), ("gpus", gpus, most["GPU"])):
         if need > have:
             raise InputError(
-                f"resources.{name} must be at most what a machine has, {have:g} here, for a trial to start; "
+                f"resources.{name} must be at most what the largest machine has, {have:g}, for a trial to start; "
                 f"got {need:g}"
             )
     cluster = Cluster(cpus, gpus, sum(_fitting(node, cpus, gpus) for node in nodes))
@@ -56,8 +56,9 @@ def share_out(resources: ResourcesConfig, nodes: Sequence[Mapping[str, float]]) 
 
 
 def _cpus_beside(gpus: float, nodes: Sequence[Mapping[str, float]]) -> float:
-    """One without GPUs; with them, whose trials need the CPUs to read images, a fair part of the machine's."""
-    shares = [node.get("CPU", 0.0) // _holding(node, gpus) for node in nodes if gpus and _holding(node, gpus)]
+    """One without GPUs. With them, whose trials need CPUs to read images, a fair part of all but one: another process
+    may have asked Ray for that."""
+    shares = [(node.get("CPU", 0.0) - 1) // _holding(node, gpus) for node in nodes if gpus and _holding(node, gpus)]
     return max(min(shares, default=1.0), 1.0)
 
 

@@ -190,6 +190,7 @@ class Study:
 
     def _again(self, number: int) -> Proposal:
         frozen = self._frozen(number)
+        self._prepare_sampler(number)
         trial = self._handles[number] = optuna.Trial(self.study, frozen._trial_id)
         self._known[number] = [*epochs_of(frozen)[: len(frozen.intermediate_values)]]
         # What the trial was given before is returned again; the rest, had the crash come in between, is chosen now.
@@ -206,10 +207,7 @@ class Study:
         self._enqueue(seen)
         if self.exhausted:
             return None
-        number = len(self.study.get_trials(deepcopy=False))
-        sampler = make_sampler(self._search.sampler, self._search.seed, number)
-        shallowest = shallowest_open(self._space, self._search, self._trials(), self._images)
-        self.study.sampler = DeepFirst(sampler, shallowest) if shallowest else sampler
+        self._prepare_sampler(len(self.study.get_trials(deepcopy=False)))
         trial = self.study.ask()
         values = self._space.suggest(trial)
         twin = seen.get(_key(self._frozen(trial.number)))
@@ -219,6 +217,12 @@ class Study:
             return None
         self._handles[trial.number], self._known[trial.number] = trial, []
         return Proposal(trial.number, values, first="first" in trial.user_attrs)
+
+    def _prepare_sampler(self, number: int) -> None:
+        """For trial ``number``."""
+        sampler = make_sampler(self._search.sampler, self._search.seed, number)
+        shallowest = shallowest_open(self._space, self._search, self._trials(), self._images)
+        self.study.sampler = DeepFirst(sampler, shallowest) if shallowest else sampler
 
     def _enqueue(self, seen: Mapping[Any, int]) -> None:
         """Queue a configuration where the next one is not the sampler's to choose."""

@@ -203,15 +203,17 @@ def test_report_and_predict_say_what_is_missing(tmp_path, capsys):
     "resources, nodes, expected",
     [
         ({}, [{"CPU": 2}], (1, 0, 2)),
-        ({}, [{"CPU": 8, "GPU": 1}], (2, 0.25, 4)),
+        ({}, [{"CPU": 8, "GPU": 1}], (1, 0.25, 4)),
+        ({}, [{"CPU": 16, "GPU": 1}], (3, 0.25, 4)),
+        ({"gpus": 1}, [{"CPU": 8, "GPU": 1}], (7, 1, 1)),
         ({"gpus": 0.1}, [{"CPU": 16, "GPU": 1}], (1, 0.1, 10)),
-        ({"gpus": 0.4}, [{"CPU": 16, "GPU": 2}], (4, 0.4, 4)),
+        ({"gpus": 0.4}, [{"CPU": 16, "GPU": 2}], (3, 0.4, 4)),
         ({"cpus": 2, "gpus": 1}, [{"CPU": 16, "GPU": 4}], (2, 1, 4)),
         ({"cpus": 0.5, "gpus": 0}, [{"CPU": 2, "GPU": 1}], (0.5, 0, 4)),
         ({"gpus": 0}, [{"CPU": 8, "GPU": 1}], (1, 0, 8)),
         ({}, [{"CPU": 2, "GPU": 1}], (1, 0.25, 2)),
         ({"gpus": 2}, [{"CPU": 9, "GPU": 4}], (4, 2, 2)),
-        ({}, [{"CPU": 64}, {"CPU": 8, "GPU": 1}, {"CPU": 16, "GPU": 1}], (2, 0.25, 8)),
+        ({}, [{"CPU": 64}, {"CPU": 9, "GPU": 1}, {"CPU": 32, "GPU": 1}], (2, 0.25, 8)),
         ({"cpus": 3}, [{"CPU": 4}, {"CPU": 5}], (3, 0, 2)),
     ],
 )
@@ -221,12 +223,12 @@ def test_resources_are_shared_out(resources, nodes, expected):
 
 
 def test_gpus_where_there_are_none():
-    with pytest.raises(InputError, match=r"resources\.gpus must be at most what a machine has, 0 here.*got 1"):
+    with pytest.raises(InputError, match=r"resources\.gpus must be at most what the largest machine has, 0,.*got 1"):
         share_out(ResourcesConfig(gpus=1), [{"CPU": 2}])
 
 
 def test_no_machine_has_what_several_have_together():
-    with pytest.raises(InputError, match=r"resources\.cpus must be at most what a machine has, 2 here.*got 4"):
+    with pytest.raises(InputError, match=r"resources\.cpus must be at most what the largest machine has, 2,.*got 4"):
         share_out(ResourcesConfig(cpus=4), [{"CPU": 2}, {"CPU": 2}])
     with pytest.raises(InputError, match=r"4 CPUs and 1 GPUs.*there are 8 CPUs \+ 0 GPUs, 2 CPUs \+ 1 GPUs"):
         share_out(ResourcesConfig(cpus=4, gpus=1), [{"CPU": 8}, {"CPU": 2, "GPU": 1}])
@@ -270,19 +272,28 @@ def test_the_time_to_go_at_the_end_is_that_of_the_trials_that_still_run(monkeypa
     now = 0.0
     monkeypatch.setattr("search.progress.time.monotonic", lambda: now)
     progress = Progress(9, "val_accuracy", 10, {}, Terminal(False))
+
+    def epoch(trial: int, number: int, seconds: float) -> None:
+        progress("epoch", trial, {"epoch": number, "val_accuracy": 0.5, "val_loss": 0.5, "epoch_time_s": seconds})
+
     progress("started", 0, {})
     for number in range(1, 8):
         progress("started", number, {})
         progress("complete", number, {})
-    progress("epoch", 0, {"epoch": 1, "val_accuracy": 0.5, "epoch_time_s": 30.0})
+    epoch(0, 1, 2.0)
     now = 70.0
     assert "about 20s to go" in progress.line()
     progress("started", 8, {})
-    assert "about 4m30s to go" in progress.line()
-    progress("epoch", 8, {"epoch": 1, "val_accuracy": 0.5, "epoch_time_s": 1.0})
-    assert "about 4m30s to go" in progress.line()
-    progress("epoch", 0, {"epoch": 2, "val_accuracy": 0.5, "epoch_time_s": 10.0})
-    assert "about 2m40s to go" in progress.line()
+    assert "about 20s to go" in progress.line(), "nothing is known of the new one but how long others took"
+    epoch(0, 2, 28.0)
+    assert "about 2m00s to go" in progress.line()
+    epoch(8, 1, 1.0)
+    assert "about 2m00s to go" in progress.line()
+    for number in (1, 2, 3):  # its worker was lost, and the next one tells what the checkpoint knows
+        epoch(0, number, 30.0)
+    assert "about 2m20s to go" in progress.line()
+    progress("complete", 0, {})
+    assert "about 9s to go" in progress.line()
 
 
 def test_progress_over_folds():

@@ -225,6 +225,21 @@ def test_an_interrupted_trial_goes_on_under_its_number(tmp_path):
     assert after.study.trials[left.number].intermediate_values[1] == pytest.approx(0.5)
 
 
+@pytest.mark.parametrize("order", ["as_sampled", "deep_first"])
+def test_a_crash_before_a_trials_values_are_chosen_changes_none_of_them(tmp_path, order):
+    search = SearchConfig(trials=30, order=order, pruner=PrunerConfig(name="none"))
+    proposed = []
+    for folder in (tmp_path / "straight", tmp_path / "cut"):
+        folder.mkdir()
+        study = new_study(folder, search, DEPTHS)
+        run(study, stop_after=12)
+        if folder.name == "cut":
+            study.study.ask()
+            study = new_study(folder, search, DEPTHS, resume=True)
+        proposed.append(study.ask())
+    assert proposed[0] == proposed[1]
+
+
 def test_a_crash_between_queueing_and_asking_loses_nothing(tmp_path):
     first = (FirstTrial("one", {"freeze_depth": 9, "lr": 0.01}),)
     search = SearchConfig(trials=3)

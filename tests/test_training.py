@@ -140,12 +140,17 @@ def test_a_trial_that_may_not_use_a_gpu_computes_on_the_cpu(cells, images, lite0
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 def test_a_gpu_gives_the_same_numbers_with_any_number_of_threads(pictures, lite0, tmp_path) -> None:
     """So that trials which are given more CPUs find what others have stored."""
-    outcomes = []
-    for threads in (1, 3):
-        settings = settings_of(pictures, 12, memo=tmp_path / "memo").model_copy(update={"threads": threads})
-        outcomes.append(results(train(settings, ImageSet.load(pictures), lite0, 1)))
-        assert len(list((tmp_path / "memo").glob("*/about.json"))) == 2, "a view to train on, and one to validate on"
-    assert outcomes[0] == outcomes[1]
+
+    def outcome(threads: int, memo: Path | None) -> list[dict[str, float]]:
+        _resident.cache_clear()
+        settings = settings_of(pictures, 12, memo=memo).model_copy(update={"threads": threads})
+        return results(train(settings, ImageSet.load(pictures), lite0, 1))
+
+    expected = outcome(1, tmp_path / "memo")
+    assert outcome(3, tmp_path / "memo") == expected, "found there"
+    assert len(list((tmp_path / "memo").glob("*/about.json"))) == 2, "a view to train on, and one to validate on"
+    assert outcome(3, tmp_path / "other") == expected, "computed"
+    assert outcome(3, None) == expected, "computed, its images read by other processes"
 
 
 @pytest.mark.parametrize("damage", ["half", "empty", "text"])
