@@ -114,8 +114,8 @@ class ResourcesConfig(Section):
     """What one trial is given."""
 
     cpus: Annotated[float | Literal["auto"], BeforeValidator(_cpus)] = "auto"
-    """A number; auto: one, or where trials have GPUs, all CPUs of the machine but one, divided among the trials that its
-    GPUs can hold; in a cluster, the smallest such share."""
+    """A number; auto: one, or where trials have GPUs, the machine's CPUs but one, shared by the trials that its GPUs
+    can hold; in a cluster, the smallest such share."""
     gpus: Annotated[float | Literal["auto"], BeforeValidator(_gpus)] = "auto"
     """A number or share of GPUs; auto: none on a machine without any, else a quarter."""
 
