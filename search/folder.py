@@ -1,5 +1,6 @@
 """The folder of a run: where each thing lies, and what is written there before the first trial."""
 
+import errno
 import os
 import sys
 from collections.abc import Iterator
@@ -70,8 +71,16 @@ def trial_folder(run: Path, number: int) -> Path:
 
 
 def check_is_free(folder: Path) -> None:
-    """Raises InputError where a run cannot have this folder, since it exists."""
-    if os.path.exists(folder):  # pathlib raises where it may not look
+    """Raises InputError where a run cannot have this folder, since it exists, or cannot be made."""
+    try:
+        os.lstat(folder)
+    except FileNotFoundError:
+        above = next(parent for parent in folder.parents if parent.exists())
+        if not os.access(above, os.W_OK | os.X_OK):
+            raise _unwritable(folder, os.strerror(errno.EACCES)) from None
+    except OSError as error:
+        raise _unwritable(folder, error.strerror) from error
+    else:
         raise _taken(folder)
 
 
@@ -90,7 +99,11 @@ def create_folder(folder: Path, plan: "Plan") -> None:
     except FileExistsError as error:
         raise _taken(folder) from error
     except OSError as error:
-        raise InputError(f"--out must be a folder that can be written to; got {folder}: {error.strerror}") from error
+        raise _unwritable(folder, error.strerror) from error
+
+
+def _unwritable(folder: Path, why: str | None) -> InputError:
+    return InputError(f"--out must be a folder that can be written to; got {folder}: {why}")
 
 
 def _taken(folder: Path) -> InputError:

@@ -78,7 +78,7 @@ def _run(options: argparse.Namespace, stack: ExitStack) -> int:
             images = load_images(folder)
     else:
         if not options.plan:
-            check_is_free(folder)  # told before the images are read
+            check_is_free(folder)  # said before the images are read
         images = _find_images(config, say)
         say(f"data: {images}")
     if options.plan:

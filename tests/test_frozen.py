@@ -64,8 +64,10 @@ def test_folding_the_norms_moves_activations_by_rounding_alone(name) -> None:
     torch.testing.assert_close(x, plain, rtol=1e-3, atol=1e-4 * plain.abs().max().item())
 
 
-def test_a_half_frozen_pass_is_near_to_the_full_one(lite0) -> None:
+def test_a_half_frozen_pass_is_near_to_the_full_one(lite0, emulates_bf16) -> None:
     views = images_for(lite0, 4)
+    if emulates_bf16:  # for which a CPU takes long
+        views = views[..., :128, :128]
     full, half = (frozen_pass(lite0, precision).run(views, 0, 18) for precision in ("fp32", "bf16"))
     assert half.dtype == torch.bfloat16
     assert torch.nn.functional.cosine_similarity(full, half.float()).min() > 0.99

@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from search.config import ResourcesConfig
-from search.folder import create_folder, held_since, holding
+from search.folder import check_is_free, create_folder, held_since, holding
 from search.journal import Journal
 from search.predict import main as predict
 from search.progress import Progress, format_seconds
@@ -161,10 +161,22 @@ def test_where_only_the_head_is_searched_the_recipe_for_the_head_keeps_its_name(
 
 
 @pytest.mark.parametrize(("out", "name"), [("file", "x"), (".", "x" * 300)], ids=["below a file", "too long a name"])
-def test_an_output_that_cannot_be_written(photos, tmp_path, capsys, out, name):
+def test_an_output_that_cannot_be_written_is_told_before_the_images_are_read(photos, tmp_path, capsys, out, name):
     (tmp_path / "file").touch()
     assert run([*QUICK, "--data", str(photos), "--out", str(tmp_path / out), "--name", name]) == 2
-    assert "--out must be a folder that can be written to" in capsys.readouterr().err
+    printed, told = capsys.readouterr()
+    assert "--out must be a folder that can be written to" in told
+    assert "checked" not in printed
+    with pytest.raises(InputError, match="--out must be a folder that can be written to"):  # since the plan was made
+        create_folder(tmp_path / out / name, None)
+
+
+def test_an_output_in_a_folder_that_may_not_be_written_to(tmp_path, monkeypatch):
+    monkeypatch.setattr(os, "access", lambda path, mode: path != tmp_path)  # root may write everywhere
+    with pytest.raises(InputError, match="--out must be a folder that can be written to.*Permission denied"):
+        check_is_free(tmp_path / "deeper" / "run")
+    (tmp_path / "mine").mkdir()
+    check_is_free(tmp_path / "mine" / "run")
 
 
 def test_a_name_that_is_taken_is_told_before_the_images_are_read(photos, tmp_path, capsys):
