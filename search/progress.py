@@ -94,13 +94,13 @@ class Progress:
         pace = elapsed / finished * (self._total - ended)
         if ended + len(self._values) < self._total:
             return pace
-        histories = [self._history.get(number, []) for number in self._values]
         own = [
             (self._epochs - len(epochs)) * sum(epoch["epoch_time_s"] for epoch in epochs) / len(epochs)
-            for epochs in histories
-            if epochs
+            if (epochs := self._history.get(number))
+            else pace
+            for number in self._values
         ]
-        return max(own) if own and all(histories) else max([pace, *own])
+        return max(own, default=pace)
 
     def _remember(self, number: int, epoch: Mapping[str, Any]) -> None:
         """A trial that goes on from its checkpoint tells its epochs again."""

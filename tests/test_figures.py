@@ -164,14 +164,26 @@ def test_a_parameter_that_some_trials_do_without_has_no_importance():
     assert set(importances(study, "val_accuracy")) == {"lr", "gamma"}
 
 
+def test_a_range_that_grew_during_the_search_is_one_parameter():
+    """As freeze depths did with deep_first, in runs of earlier versions; Optuna would take each range for a parameter of its own, and warn."""
+    study = optuna.create_study(direction="maximize", sampler=optuna.samplers.RandomSampler(seed=0))
+    for number in range(40):
+        trial = study.ask()
+        depth, rate = trial.suggest_int("freeze_depth", max(0, 9 - number), 18), trial.suggest_float("lr", 0, 0.1)
+        trial.set_user_attr("epoch:0001", {**dict.fromkeys(METRICS, depth / 20 + rate / 100), "epoch": 1})
+        study.tell(trial, depth / 20)
+    shares = importances(study, "val_accuracy")
+    assert set(shares) == {"freeze_depth", "lr"}
+    assert shares["freeze_depth"] > shares["lr"]
+
+
 def test_trials_that_were_asked_for_by_name_have_no_part_in_importances():
     study = optuna.create_study(direction="maximize", sampler=optuna.samplers.RandomSampler(seed=0))
     study.enqueue_trial({"freeze_depth": 0, "lr": 0.05}, user_attrs={"first": "fine-tune everything"})
     for number in range(20):
         trial = study.ask()
         rate = trial.suggest_float("lr", 0, 0.1)
-        trial.suggest_int("freeze_depth", 0, 18)
-        score = rate if number else 0.99
+        score = 0.99 if trial.suggest_int("freeze_depth", 13 if number else 0, 18) == 0 else rate
         trial.set_user_attr("epoch:0001", {**dict.fromkeys(METRICS, score), "epoch": 1})
         study.tell(trial, score)
     shares = importances(study, "val_accuracy")

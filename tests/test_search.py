@@ -52,7 +52,7 @@ def finished(tmp_path_factory) -> tuple[Path, str]:
 
 
 @pytest.fixture(scope="module")
-def cells(finished, tmp_path_factory) -> list[str]:
+def folder_of_cells(finished, tmp_path_factory) -> list[str]:
     """Arguments for its images in a folder: the package has many more, all of which would be checked."""
     folder = tmp_path_factory.mktemp("cells")
     for table in ("images.csv", "sealed.csv"):
@@ -260,28 +260,38 @@ def test_predict_needs_the_bundle_alone(finished, tmp_path):
     assert table[["defective", "functional"]].sum(axis=1).tolist() == pytest.approx([1] * 3, abs=1e-5)
 
 
-def test_a_search_that_was_interrupted_goes_on(cells, tmp_path):
+def test_a_search_that_was_interrupted_and_then_killed_goes_on(folder_of_cells, tmp_path):
     run = tmp_path / "run"
-    arguments = [*SMALL, *cells, "--trials", "4", "--epochs", "4", "--set", "search.pruner=none", "--out", tmp_path,
-                 "--name", "run", "--no-report"]  # fmt: skip
-    with started(*arguments) as process:
-        wait_for(process, lambda: finished_epochs(run) >= 2 and not_all_done(run, 4), 600)
-        process.send_signal(signal.SIGINT)
-        printed, _ = process.communicate(timeout=300)
-    assert process.returncode == 130
-    assert f"To go on: python -m search.run --resume {run}" in printed
-    before = {t.number: dict(t.intermediate_values) for t in study_of(run).trials}
+    arguments = [*SMALL, *folder_of_cells, "--trials", "4", "--epochs", "4", "--set", "search.pruner=none", "--out",
+                 tmp_path, "--name", "run", "--no-report"]  # fmt: skip
+    known: dict[int, dict[int, float]] = {}
+    for how, so_far in ((signal.SIGINT, arguments), (signal.SIGKILL, ["--resume", run])):
+        epochs = finished_epochs(run)
+        with started(*so_far) as process:
+            wait_for(process, lambda least=epochs + 2: finished_epochs(run) >= least and not_all_done(run, 4), 600)
+            process.send_signal(how)
+            printed, _ = process.communicate(timeout=300)
+        if how == signal.SIGINT:
+            assert process.returncode == 130
+            assert f"To go on: python -m search.run --resume {run}" in printed
+        trials = study_of(run).trials
+        check_known(trials, known)
+        known = {trial.number: dict(trial.intermediate_values) for trial in trials}
     done = search("--resume", run)
     assert done.returncode == 0, done.stderr
     trials = study_of(run).trials
+    check_known(trials, known)
     assert [t.state.name for t in trials] == ["COMPLETE"] * 4
     assert len({json.dumps(t.params) for t in trials}) == 4
-    for trial in trials:
-        assert list(trial.intermediate_values) == [1, 2, 3, 4]
-        known = before.get(trial.number, {})
-        assert {epoch: trial.intermediate_values[epoch] for epoch in known} == known
+    assert [list(trial.intermediate_values) for trial in trials] == [[1, 2, 3, 4]] * 4
     report = json.loads((run / "report.json").read_text())
-    assert report["same_curve"] is True, "a trial that was cut in two gives the curve of one that was not"
+    assert report["same_curve"] is True, "a trial that was cut up gives the curve of one that was not"
+
+
+def check_known(trials: list[optuna.trial.FrozenTrial], known: dict[int, dict[int, float]]) -> None:
+    """What the study knew of the trials when their search ended is still what it says."""
+    for number, epochs in known.items():
+        assert epochs.items() <= trials[number].intermediate_values.items()
 
 
 FOLDED = [*SMALL, "--space", "feature_extractor.yaml", "--set", "model.backbone=tf_efficientnet_lite0", "--set",
@@ -289,9 +299,9 @@ FOLDED = [*SMALL, "--space", "feature_extractor.yaml", "--set", "model.backbone=
           "space.batch_size={choices: [4, 8]}", "--trials", "4"]  # fmt: skip
 
 
-def test_a_search_over_folds_that_was_killed_goes_on_as_if_it_had_not_been(cells, tmp_path):
+def test_a_search_over_folds_that_was_killed_goes_on_as_if_it_had_not_been(folder_of_cells, tmp_path):
     """One trial at a time, and so the same ones."""
-    arguments = [*FOLDED, *cells, "--epochs", "6", "--set", "resources.cpus=2", "--out", tmp_path]
+    arguments = [*FOLDED, *folder_of_cells, "--epochs", "6", "--set", "resources.cpus=2", "--out", tmp_path]
     straight, cut = tmp_path / "straight", tmp_path / "cut"
     done = search(*arguments, "--name", "straight")
     assert done.returncode == 0, done.stderr
@@ -330,9 +340,9 @@ def test_a_search_over_folds_that_was_killed_goes_on_as_if_it_had_not_been(cells
             assert known.all() and row["folds"] == 3 and len(own) == 18
 
 
-def test_two_searches_at_once_share_a_memo_and_give_what_trainings_without_one_give(cells, tmp_path):
+def test_two_searches_at_once_share_a_memo_and_give_what_trainings_without_one_give(folder_of_cells, tmp_path):
     fixed = "[{lr: 0.01, batch_size: 8}, {lr: 0.02, batch_size: 16}]"
-    both = [*SMALL, *cells, "--trials", "2", "--no-report", "--set", "space.freeze_depth=blocks.5", "--set",
+    both = [*SMALL, *folder_of_cells, "--trials", "2", "--no-report", "--set", "space.freeze_depth=blocks.5", "--set",
             "search.pruner=none", "--set", f"search.first={fixed}", "--out", tmp_path, "--set",
             f"memo.folder={tmp_path / 'memo'}"]  # fmt: skip
     with started(*both, "--name", "one") as one, started(*both, "--name", "two") as two:
@@ -392,10 +402,13 @@ def wait_for(process: subprocess.Popen, condition, seconds: float) -> None:
         time.sleep(0.1)
 
 
-def test_a_trial_that_diverges_fails_and_one_whose_worker_is_killed_is_tried_again_from_its_checkpoint(cells, tmp_path):
+def test_a_trial_that_diverges_fails_and_one_whose_worker_is_killed_is_tried_again_from_its_checkpoint(
+    folder_of_cells, tmp_path
+):
     run = tmp_path / "run"
-    arguments = [*SMALL, *cells, "--trials", "2", "--epochs", "6", "--out", tmp_path, "--name", "run", "--no-report",
+    arguments = [*SMALL, *folder_of_cells, "--trials", "2", "--epochs", "6", "--out", tmp_path, "--name", "run", "--no-report",
                  "--set", "resources.cpus=2", "--set", "space.lr={low: 1.0e-3, high: 1.0e+30, log: true}", "--set",
+                 "memo.enabled=false", "--set",
                  "search.first=[{lr: 1.0e+30, freeze_depth: blocks.4}, {lr: 0.01, freeze_depth: blocks.4}]"]  # fmt: skip
     with started(*arguments) as process:
         wait_for(process, lambda: finished_epochs(run) >= 2, 600)
