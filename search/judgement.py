@@ -25,9 +25,9 @@ from search.results import CURVES, Run
 from search.retrain import Logits, Retrained, kept_logits, predictions_table, retrain
 from search.suspects import label_suspects
 from search.verdict import Verdict, majority, score_split
+from trainable.backbone import load_cached_backbone
 from trainable.images import ImageSet, Record
 from trainable.near_duplicates import NearDuplicate, near_duplicates
-from trainable.trial import load_cached_backbone
 
 Say = Callable[[str], None]
 

@@ -13,7 +13,7 @@ from search.depths import resolve_depths
 from search.shelves import Shelf, choose_for, memo_budget, memo_folder
 from search.space import Space
 from search.study import FirstTrial, Proposal
-from trainable.backbone import Backbone, load_backbone
+from trainable.backbone import Backbone, load_cached_backbone
 from trainable.errors import InputError
 from trainable.frozen import resolve_precision
 from trainable.images import ImageSet
@@ -147,11 +147,11 @@ def _load_backbones(config: Config, classes: int, notes: list[str]) -> dict[str,
     searched = next((p.domain for p in config.parameters().parameters if p.key == "backbone"), None)
     if searched is not None:
         names = [str(name) for name in searched.values() or ()]
-        return {name: load_backbone(name, config.model.weights, classes) for name in names}
+        return {name: load_cached_backbone(name, config.model.weights, classes) for name in names}
     problems: list[str] = []
     for name in config.model.backbone:
         try:
-            found = {name: load_backbone(name, config.model.weights, classes)}
+            found = {name: load_cached_backbone(name, config.model.weights, classes)}
         except WeightsUnavailableError as error:
             problems.append(str(error))
         else:

@@ -34,7 +34,8 @@ def train_finalists(
     """Train each finalist up to ``report.seeds`` times on Ray, the cheapest first, and keep what came of it in
     ``finalists.csv`` (`COLUMNS`), a row a training. Rows that are there already stay.
 
-    A finalist that cannot win any more (`hopeless`) is not trained further; so whoever wins has been through all seeds.
+    A finalist that cannot be expected to win any more (`hopeless`) is not trained further; so whoever wins has been
+    through all seeds.
     """
     kept = _known(run.folder / FINALISTS)
     queue = [
@@ -45,10 +46,10 @@ def train_finalists(
     ]
 
     costs = {finalist.trial: finalist.cost for finalist in finalists}
+    in_search = {finalist.trial: run.score(finalist.trial) for finalist in finalists}
 
     def worth_it(finalist: Finalist) -> bool:
-        table = _of(kept, finalists)
-        return not hopeless(table, finalist, costs, config.report.seeds, run.score(finalist.trial), run.metric)
+        return not hopeless(_of(kept, finalists), finalist, costs, config.report.seeds, in_search, run.metric)
 
     def keep(row: dict[str, object]) -> None:
         nonlocal kept
@@ -128,19 +129,26 @@ class Trainer(Protocol):
 
 
 def hopeless(
-    table: pd.DataFrame, finalist: Finalist, costs: Mapping[int, float], seeds: int, in_search: float, metric: str
+    table: pd.DataFrame,
+    finalist: Finalist,
+    costs: Mapping[int, float],
+    seeds: int,
+    in_search: Mapping[int, float],
+    metric: str,
 ) -> bool:
-    """Whether a finalist cannot win any more; the leader is the best of the others that have been through all seeds.
+    """Whether a finalist cannot be expected to win any more; the leader is the best of the others that have been
+    through all seeds.
 
     One that was not trained again, and is no cheaper than the leader, would have to be better by more than a standard
-    error: it is given up where its score in the search, which flatters it, is not. One that was trained is given up
-    where its mean so far is below the leader's worst seed, which is at least one standard error below the leader's
-    mean; or where it diverged.
+    error: it is given up where its score in the search is not, were it to lose as much as the others lost, on average,
+    when they were trained again. They were finalists for their scores, which flatter them all. One that was trained is
+    given up where its mean so far is below the leader's worst seed, which is at least one standard error below the
+    leader's mean; or where it diverged.
 
     Args:
         table: a row a training of the finalists: trial, score.
         costs: of each finalist's training.
-        in_search: the finalist's score in the search.
+        in_search: each finalist's score in the search.
     """
     sign = sign_of(metric)
     scores: dict[int, list[float]] = {}
@@ -154,8 +162,10 @@ def hopeless(
     ]
     leader = max(whole, key=fmean, default=[-math.inf])
     if not own:
+        lost = [sign * in_search[trial] - fmean(each) for trial, each in scores.items() if not math.isnan(sum(each))]
+        expected = sign * in_search[finalist.trial] - max(fmean(lost or [0]), 0)
         error = stdev(leader) / math.sqrt(len(leader)) if len(leader) > 1 else 0
-        return sign * in_search < fmean(leader) + error
+        return expected < fmean(leader) + error
     return math.isnan(sum(own)) or fmean(own) < min(leader)
 
 

@@ -102,12 +102,12 @@ def _finalists(verdict: Verdict) -> list[str]:
     trained = len(verdict.names) - len(verdict.passed_over)
     were = f"{trained} finalist{'s were' if trained != 1 else ' was'}"
     seeds = f"{verdict.seeds} other seed{'s' if verdict.seeds != 1 else ''}"
-    again = f"trained again with up to {seeds}, as long as they could win"
+    again = f"trained again with up to {seeds}, as long as they could be expected to win"
     said = [f"{were} {f'scored on {verdict.folds} folds' if verdict.folds else again}."]
     if verdict.passed_over:
         said.append(
-            "Not trained again, being no cheaper than the best of these and not better by a standard error even in the "
-            f"search: {', '.join(verdict.passed_over)}."
+            "Not trained again, being no cheaper than the best of these, and not expected to be better by a standard "
+            f"error, by what the others lost when they were trained again: {', '.join(verdict.passed_over)}."
         )
     if verdict.diverged:
         said.append(f"Training failed with some seed, so that it could not win: {', '.join(verdict.diverged)}.")

@@ -1,5 +1,6 @@
 """Who is a finalist, and when one is given up."""
 
+from statistics import fmean
 from types import SimpleNamespace
 
 import pandas as pd
@@ -63,22 +64,49 @@ def test_the_best_ones_and_the_recipes_are_finalists(tmp_path, pruned, chosen) -
     ],
 )
 def test_a_finalist_that_cannot_win_is_given_up(scores, in_search, given_up) -> None:
+    """The search flattered nobody."""
+    assert hopeless(table_of(scores), EXPENSIVE, COSTS, 3, in_search_of(scores, in_search), "val_accuracy") is given_up
+
+
+@pytest.mark.parametrize(
+    ("scores", "others", "in_search", "given_up"),
+    [
+        ({7: [0.85, 0.84, 0.86]}, {7: 0.88}, 0.885, True),  # without 0.03, it is within a standard error of 0.85
+        ({7: [0.85, 0.84, 0.86]}, {7: 0.88}, 0.887, False),
+        ({7: [0.85, 0.84, 0.86], 3: [0.8]}, {7: 0.88, 3: 0.81}, 0.875, True),  # on average they lost 0.02
+        ({7: [0.85, 0.84, 0.86], 3: [0.8]}, {7: 0.88, 3: 0.81}, 0.877, False),
+        ({7: [0.85, 0.84, 0.86]}, {7: 0.80}, 0.855, True),  # nobody is thought to gain
+        ({7: [0.85, 0.84, 0.86], 3: [0.8, None]}, {7: 0.88, 3: 0.9}, 0.887, False),  # one that diverged tells nothing
+        ({7: [0.85, 0.84, 0.86], 0: [0.85]}, {7: 0.88}, 0.85, False),  # what it did with other seeds was no flattery
+    ],
+)
+def test_a_costlier_finalist_is_expected_to_lose_what_the_others_lost(scores, others, in_search, given_up) -> None:
+    scored = {**others, 0: in_search}
+    assert hopeless(table_of(scores), EXPENSIVE, COSTS, 3, scored, "val_accuracy") is given_up
+
+
+def table_of(scores: dict[int, list[float]]) -> pd.DataFrame:
     rows = [(trial, score) for trial, each in scores.items() for score in each]
-    table = pd.DataFrame(rows, columns=["trial", "score"]).astype({"score": float})
-    assert hopeless(table, EXPENSIVE, COSTS, 3, in_search, "val_accuracy") is given_up
+    return pd.DataFrame(rows, columns=["trial", "score"]).astype({"score": float})
+
+
+def in_search_of(scores: dict[int, list[float]], own: float) -> dict[int, float]:
+    """The others' means, as if they had been no worse with other seeds."""
+    return {**{trial: fmean(score or 0 for score in each) for trial, each in scores.items()}, 0: own}
 
 
 def test_a_costlier_leader_does_not_keep_a_cheaper_one_from_its_chance() -> None:
     """Such a leader is there where an earlier report had other finalists."""
-    table = pd.DataFrame({"trial": [7, 7], "score": [0.85, 0.85]})
-    assert hopeless(table, Finalist(3, "trial 3", 2, 7.0), COSTS, 2, 0.84, "val_accuracy")
-    assert not hopeless(table, Finalist(3, "trial 3", 2, 6.0), COSTS, 2, 0.84, "val_accuracy")
+    table, in_search = table_of({7: [0.85, 0.85]}), {7: 0.85, 3: 0.84}
+    assert hopeless(table, Finalist(3, "trial 3", 2, 7.0), COSTS, 2, in_search, "val_accuracy")
+    assert not hopeless(table, Finalist(3, "trial 3", 2, 6.0), COSTS, 2, in_search, "val_accuracy")
 
 
-def test_of_losses_the_lowest_leads() -> None:
-    table = pd.DataFrame({"trial": [7, 7], "score": [0.2, 0.3]})
-    assert hopeless(table, EXPENSIVE, COSTS, 2, 0.21, "val_loss")
-    assert not hopeless(table, EXPENSIVE, COSTS, 2, 0.19, "val_loss")
+@pytest.mark.parametrize(("own", "given_up"), [(0.21, True), (0.19, False)])
+def test_of_losses_the_lowest_leads(own, given_up) -> None:
+    table = table_of({7: [0.2, 0.3]})
+    assert hopeless(table, EXPENSIVE, COSTS, 2, {7: 0.25, 0: own}, "val_loss") is given_up
+    assert hopeless(table, EXPENSIVE, COSTS, 2, {7: 0.2, 0: own - 0.05}, "val_loss") is given_up
 
 
 class Lanes:
@@ -116,12 +144,12 @@ def test_who_could_win_after_all_is_trained_with_all_seeds(costliest, seeds) -> 
     """The second ends while the costliest one's first seed is being trained, and its score in the search is then too low
     for another seed to begin; what that first seed gives is news."""
     scores = {1: [0.82, 0.86, 0.86], 3: [0.86, 0.86, 0.91], 4: costliest}
-    in_search = {1: 0.86, 3: 0.88, 4: 0.87}
+    in_search = {1: 0.86, 3: 0.88, 4: 0.885}
     rows: list[dict] = []
 
     def worth_it(finalist: Finalist) -> bool:
         table = pd.DataFrame(rows, columns=["trial", "score"])
-        return not hopeless(table, finalist, costs, 3, in_search[finalist.trial], "val_accuracy")
+        return not hopeless(table, finalist, costs, 3, in_search, "val_accuracy")
 
     finalists = [Finalist(trial, f"trial {trial}", 2, float(trial)) for trial in scores]
     costs = {one.trial: one.cost for one in finalists}
@@ -165,7 +193,8 @@ def test_a_seed_that_was_given_up_is_trained_after_all_where_the_leader_changes(
     costs, rows = {one.trial: one.cost for one in finalists}, []
 
     def worth_it(finalist: Finalist) -> bool:
-        return not hopeless(pd.DataFrame(rows, columns=["trial", "score"]), finalist, costs, 3, 0.9, "val_accuracy")
+        table, in_search = pd.DataFrame(rows, columns=["trial", "score"]), {1: 0.9, 2: 0.9, 3: 0.99}
+        return not hopeless(table, finalist, costs, 3, in_search, "val_accuracy")
 
     given_up: list[tuple[int, int]] = []
 

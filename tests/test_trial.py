@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import ray
 
-import trainable.trial
+import trainable.backbone
 from trainable.images import find_images
 from trainable.settings import EPOCH_METRICS
 from trainable.training import CHECKPOINT, Training, logits_file
@@ -157,10 +157,10 @@ def test_an_actor_serves_the_next_trial(config) -> None:
 
 
 def test_the_backbone_is_loaded_once_for_all_trials_of_a_process(config, monkeypatch) -> None:
-    trainable.trial.load_cached_backbone.cache_clear()
+    trainable.backbone.load_cached_backbone.cache_clear()
     loaded = []
-    load = trainable.trial.load_backbone
-    monkeypatch.setattr(trainable.trial, "load_backbone", lambda *args: (loaded.append(args), load(*args))[1])
+    load = trainable.backbone.load_backbone
+    monkeypatch.setattr(trainable.backbone, "load_backbone", lambda *args: (loaded.append(args), load(*args))[1])
     made = trial(config("first"))
     made.step()
     made.reset_config(config("second"))

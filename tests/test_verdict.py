@@ -85,8 +85,9 @@ def test_the_test_decides_and_not_the_interval() -> None:
 
 def test_the_finalists_are_told_by_name() -> None:
     assert (
-        "2 finalists were trained again with up to 3 other seeds, as long as they could win. Not trained again, being no "
-        "cheaper than the best of these and not better by a standard error even in the search: fine-tune everything. "
+        "2 finalists were trained again with up to 3 other seeds, as long as they could be expected to win. Not trained "
+        "again, being no cheaper than the best of these, and not expected to be better by a standard error, by what the "
+        "others lost when they were trained again: fine-tune everything. "
         "Trial 7 reached a mean validation accuracy of 0.9000, the best by more than one standard error (0.0100)."
     ) in said()
     tied = Choice(7, (7, 1), 1, 0.9, 0.905, 0.01)

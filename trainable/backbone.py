@@ -118,6 +118,12 @@ def load_backbone(name: str, weights: str, classes: int) -> Backbone:
     return Backbone(name, model, stages, preprocessing, copy.deepcopy(model.state_dict()), note)
 
 
+@functools.lru_cache(maxsize=2)
+def load_cached_backbone(name: str, weights: str, classes: int) -> Backbone:
+    """`load_backbone`, and kept for the next one who asks in this process: whoever takes it must reset it."""
+    return load_backbone(name, weights, classes)
+
+
 def _replace_classifier(model: nn.Module, classes: int) -> str:
     """Put a new layer in the place of the one that gives the logits, and return its qualified name."""
     name = _classifier_name(model)

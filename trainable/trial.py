@@ -17,7 +17,7 @@ import yaml
 from pydantic import ValidationError
 from ray import tune
 
-from trainable.backbone import Backbone, load_backbone
+from trainable.backbone import load_cached_backbone
 from trainable.epoch import NonFiniteLossError
 from trainable.errors import InputError
 from trainable.images import ImageSet, find_images
@@ -114,12 +114,6 @@ def start_training(settings: TrialSettings) -> Training:
 @functools.lru_cache(maxsize=1)
 def _load_images(file: Path, _modified: int) -> ImageSet:
     return ImageSet.load(file)
-
-
-@functools.lru_cache(maxsize=2)
-def load_cached_backbone(name: str, weights: str, classes: int) -> Backbone:
-    """`load_backbone`, and kept for the next one who asks in this process: whoever takes it must reset it."""
-    return load_backbone(name, weights, classes)
 
 
 def main(arguments: list[str] | None = None) -> int:
