@@ -101,7 +101,7 @@ class SearchConfig(Section):
     pruner: PrunerConfig = PrunerConfig()
     first: Annotated[tuple[dict[str, Any], ...], BeforeValidator(_one_or_more)] | None = None
     """Configurations to run before sampling; None: the tutorial's two recipes."""
-    order: Literal["deep_first", "as_sampled"] = "as_sampled"
+    order: Literal["deep_first", "as_sampled"] = "deep_first"
     """deep_first: of a range of freeze depths, the deepest and cheapest quarter is open at first, then all to a quarter
     beyond the best depth so far: the deepest one within a standard error of the best trial (of a loss: equal to it).
     tpe and random do so, the other samplers take the whole range at once."""

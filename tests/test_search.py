@@ -169,15 +169,14 @@ with RayTrainer(load_run(folder), config, None, print) as trainer:
     assert "finalists: endless, seed 1: given up, as it can win no more" in printed
 
 
-def test_another_trials_report_leaves_the_bests_alone_and_the_test_sealed(finished):
+def test_another_trials_report_leaves_the_bests_alone_and_the_test_sealed(finished, capsys):
     run, _ = finished
     before = {file: file.stat().st_mtime_ns for file in run.glob("*") if file.name not in ("run.log", ".lock")}
     winner = json.loads((run / "report.json").read_text())["trial"]
     other = 1 - winner if winner < 2 else 0
-    done = subprocess.run(command("search.report", run, "--trial", other), capture_output=True, text=True, timeout=900)
-    assert done.returncode == 0, done.stderr
+    assert report_on([str(run), "--trial", str(other)]) == 0
     assert before.items() <= {file: file.stat().st_mtime_ns for file in run.glob("*")}.items()
-    assert f"This is trial {other}, which you asked for" in done.stdout
+    assert f"This is trial {other}, which you asked for" in capsys.readouterr().out
     own = run / "trials" / f"{other:05}" / "report"
     assert (own / "report.html").is_file()
     assert (own / "best" / "model.yaml").is_file()
@@ -185,22 +184,21 @@ def test_another_trials_report_leaves_the_bests_alone_and_the_test_sealed(finish
     assert set(pd.read_csv(own / "predictions.csv")["split"]) == {"val"}
 
 
-def test_the_model_can_learn_from_the_validation_images_too(finished, tmp_path):
+def test_the_model_can_learn_from_the_validation_images_too(finished, tmp_path, capsys):
     run = Path(shutil.copytree(finished[0], tmp_path / "run"))
-    told = ["--set", "retrain_on=train+val"]
-    done = subprocess.run(command("search.report", run, *told), capture_output=True, text=True, timeout=900)
-    assert done.returncode == 0, done.stderr
+    assert report_on([str(run), "--set", "retrain_on=train+val"]) == 0
+    printed = capsys.readouterr().out
     first, second = (json.loads((folder / "report.json").read_text()) for folder in (finished[0], run))
     assert second["retrained_on"] == "train+val"
     assert (second["trial"], second["val"]) == (first["trial"], first["val"]), "judged before it learnt from them"
-    said = done.stdout.partition("training on the validation images, too")[2]
+    said = printed.partition("training on the validation images, too")[2]
     assert "train_accuracy" in said
     assert "are those of its configuration trained on the training images alone" in said
     assert "val_accuracy" not in said.partition("Use trial")[0]
     models = [(folder / "best" / "model.safetensors").read_bytes() for folder in (finished[0], run)]
     assert models[0] != models[1]
-    assert "The sealed test images have been opened 2 times, for 2 models" in done.stdout
-    assert "another model was judged by them before, as said below" in done.stdout
+    assert "The sealed test images have been opened 2 times, for 2 models" in printed
+    assert "another model was judged by them before, as said below" in printed
 
 
 def test_where_no_trial_is_complete_one_that_was_trained_can_be_reported_on(finished, tmp_path, capsys):
@@ -217,9 +215,8 @@ def test_where_no_trial_is_complete_one_that_was_trained_can_be_reported_on(fini
     ):
         assert report_on([str(run), *arguments]) == 2
         assert told in capsys.readouterr().err
-    done = subprocess.run(command("search.report", run, "--trial", "0"), capture_output=True, text=True, timeout=900)
-    assert done.returncode == 0, done.stderr
-    assert "This is trial 0, which you asked for" in done.stdout
+    assert report_on([str(run), "--trial", "0"]) == 0
+    assert "This is trial 0, which you asked for" in capsys.readouterr().out
     assert (run / "trials" / "00000" / "report" / "report.html").is_file()
 
 

@@ -21,6 +21,7 @@ from search.space import Categorical, Float, Int, Parameter, Space
 from search.storage import open_study
 from search.study import FirstTrial, Study
 from trainable.errors import InputError
+from trainable.settings import METRICS
 
 EPOCHS = 5
 SPACE = Space((Parameter("freeze_depth", "freeze_depth", Int(0, 9)), Parameter("lr", "lr", Float(1e-4, 0.1, log=True))))
@@ -37,15 +38,21 @@ def metrics(epoch: int, accuracy: float, loss: float = 0.5) -> dict[str, float]:
 
 
 def new_study(
-    folder: Path,
+    folder: Path | None,
     search: SearchConfig,
     space: Space = SPACE,
     first: tuple = (),
     resume: bool = False,
     images: int = 100_000,
 ) -> Study:
-    storage = f"sqlite:///{folder / 'study.db'}"
-    return Study(open_study(storage, "search", search.metric, resume=resume), space, search, first, images)
+    return Study(stored_in(folder, search, resume), space, search, first, images)
+
+
+def stored_in(folder: Path | None, search: SearchConfig, resume: bool) -> optuna.Study:
+    """In a folder's file; without a folder, in memory, which is quicker."""
+    if folder is None:
+        return optuna.create_study(direction=METRICS[search.metric])
+    return open_study(f"sqlite:///{folder / 'study.db'}", "search", search.metric, resume=resume)
 
 
 def accuracy_of(values: dict, epoch: int) -> float:
@@ -69,9 +76,9 @@ def run(study: Study, stop_after: int | None = None) -> list[int]:
 
 @pytest.mark.parametrize("pruner", list(Pruner.OPTIONS))
 @pytest.mark.parametrize("sampler", list(SamplerConfig.OPTIONS))
-def test_every_sampler_with_every_pruner(tmp_path, sampler, pruner):
+def test_every_sampler_with_every_pruner(sampler, pruner):
     search = SearchConfig(trials=9, sampler=SamplerConfig(name=sampler), pruner=PrunerConfig(name=pruner))
-    study = new_study(tmp_path, search)
+    study = new_study(None, search)
     assert len(run(study)) == 9
     trials = study.study.trials
     assert {t.state for t in trials} <= {TrialState.COMPLETE, TrialState.PRUNED}
@@ -89,22 +96,18 @@ def test_every_sampler_with_every_pruner(tmp_path, sampler, pruner):
 @pytest.mark.parametrize("sampler", ["tpe", "gp", "random", "cmaes", "qmc", "grid"])
 def test_a_search_that_was_cut_off_goes_on_as_if_it_had_not_been(tmp_path, sampler):
     search = SearchConfig(trials=14, sampler=SamplerConfig(name=sampler), pruner=PrunerConfig(name="none"), seed=7)
-    straight, cut = tmp_path / "straight", tmp_path / "cut"
-    straight.mkdir(), cut.mkdir()
-    whole = new_study(straight, search)
+    whole = new_study(None, search)
     run(whole)
-    run(new_study(cut, search), stop_after=12)
-    resumed = new_study(cut, search, resume=True)
+    run(new_study(tmp_path, search), stop_after=12)
+    resumed = new_study(tmp_path, search, resume=True)
     run(resumed)
     assert [t.params for t in resumed.study.trials] == [t.params for t in whole.study.trials]
 
 
-def test_another_seed_gives_other_configurations(tmp_path):
+def test_another_seed_gives_other_configurations():
     found = []
     for seed in (0, 1):
-        folder = tmp_path / str(seed)
-        folder.mkdir()
-        study = new_study(folder, SearchConfig(trials=3, seed=seed))
+        study = new_study(None, SearchConfig(trials=3, seed=seed))
         run(study)
         found.append([t.params for t in study.study.trials])
     assert found[0] != found[1]
@@ -126,9 +129,9 @@ def test_pruned_trials_keep_every_epoch_and_the_reason(tmp_path):
         )
 
 
-def test_first_trials_come_first_and_run_in_full(tmp_path):
+def test_first_trials_come_first_and_run_in_full():
     first = (FirstTrial("good", {"freeze_depth": 9, "lr": 0.01}), FirstTrial("bad", {"freeze_depth": 0, "lr": 0.001}))
-    study = new_study(tmp_path, SearchConfig(trials=6), first=first)
+    study = new_study(None, SearchConfig(trials=6), first=first)
     run(study)
     trials = study.study.trials
     assert [t.params for t in trials[:2]] == [dict(f.values) for f in first]
@@ -187,8 +190,8 @@ def test_a_loss_can_be_minimised(tmp_path):
     assert study.study.best_trial.number == 1
 
 
-def test_a_finite_space_is_tried_whole_once_each_and_then_the_search_ends(tmp_path):
-    study = new_study(tmp_path, SearchConfig(trials=50, sampler=SamplerConfig(name="tpe")), CHOICES)
+def test_a_finite_space_is_tried_whole_once_each_and_then_the_search_ends():
+    study = new_study(None, SearchConfig(trials=50, sampler=SamplerConfig(name="tpe")), CHOICES)
     assert len(run(study)) == 8
     assert study.exhausted
     trained = real_trials(study.study)
@@ -200,9 +203,9 @@ def test_a_finite_space_is_tried_whole_once_each_and_then_the_search_ends(tmp_pa
     assert len(study.tables()[0]) == 8
 
 
-def test_a_grid_visits_every_point(tmp_path):
+def test_a_grid_visits_every_point():
     search = SearchConfig(trials=50, sampler=SamplerConfig(name="grid"), pruner=PrunerConfig(name="none"))
-    study = new_study(tmp_path, search, CHOICES)
+    study = new_study(None, search, CHOICES)
     assert len(run(study)) == 8
     assert study.exhausted
 
@@ -229,11 +232,10 @@ def test_an_interrupted_trial_goes_on_under_its_number(tmp_path):
 def test_a_crash_before_a_trials_values_are_chosen_changes_none_of_them(tmp_path, order):
     search = SearchConfig(trials=30, order=order, pruner=PrunerConfig(name="none"))
     proposed = []
-    for folder in (tmp_path / "straight", tmp_path / "cut"):
-        folder.mkdir()
+    for folder in (None, tmp_path):
         study = new_study(folder, search, DEPTHS)
         run(study, stop_after=12)
-        if folder.name == "cut":
+        if folder:
             study.study.ask()
             study = new_study(folder, search, DEPTHS, resume=True)
         proposed.append(study.ask())
@@ -307,9 +309,9 @@ def run_on(study: Study, score: Callable[[Mapping], float], loss: Callable[[Mapp
 HEAD_ONLY = FirstTrial("train the head only", {"freeze_depth": 18, "lr": 0.01})
 
 
-def proposed_depths(folder: Path, search: SearchConfig, better: str, first: tuple = (HEAD_ONLY,)) -> list[int]:
+def proposed_depths(search: SearchConfig, better: str, first: tuple = (HEAD_ONLY,)) -> list[int]:
     """Of all trials of the sampler, on an objective for which deep or shallow freezing is better."""
-    study, sign = new_study(folder, search, DEPTHS, first), 1 if better == "deep" else -1
+    study, sign = new_study(None, search, DEPTHS, first), 1 if better == "deep" else -1
     run_on(study, lambda values: 0.5 + sign * values["freeze_depth"] / 100)
     assert len(study.study.trials) == search.trials
     return [t.params["freeze_depth"] for t in study.study.trials if "first" not in t.user_attrs]
@@ -317,12 +319,9 @@ def proposed_depths(folder: Path, search: SearchConfig, better: str, first: tupl
 
 @pytest.mark.parametrize("first", [(HEAD_ONLY,), ()], ids=["a recipe first", "no recipe"])
 @pytest.mark.parametrize("sampler", ["tpe", "random"])
-def test_deep_first_opens_stages_only_where_that_pays(tmp_path, sampler, first):
+def test_deep_first_opens_stages_only_where_that_pays(sampler, first):
     search = SearchConfig(trials=30, order="deep_first", sampler={"name": sampler}, pruner=PrunerConfig(name="none"))
-    (tmp_path / "deep").mkdir()
-    (tmp_path / "shallow").mkdir()
-    deep = proposed_depths(tmp_path / "deep", search, "deep", first)
-    shallow = proposed_depths(tmp_path / "shallow", search, "shallow", first)
+    deep, shallow = (proposed_depths(search, better, first) for better in ("deep", "shallow"))
     for depths, best in (deep, max), (shallow, min):
         for number, depth in enumerate(depths):
             assert depth >= best(depths[:number], default=18) - 5
@@ -331,36 +330,36 @@ def test_deep_first_opens_stages_only_where_that_pays(tmp_path, sampler, first):
 
 
 @pytest.mark.parametrize("seed", range(5))
-def test_deep_first_opens_no_stages_for_a_lower_loss_alone(tmp_path, seed):
+def test_deep_first_opens_no_stages_for_a_lower_loss_alone(seed):
     search = SearchConfig(trials=20, order="deep_first", pruner=PrunerConfig(name="none"), seed=seed)
-    study = new_study(tmp_path, search, DEPTHS)
+    study = new_study(None, search, DEPTHS)
     run_on(study, lambda values: 0.8, loss=lambda values: values["freeze_depth"] / 18)
     depths = [trial.params["freeze_depth"] for trial in study.study.trials]
     assert min(depths) >= 18 - 5
     assert len(set(depths)) > 1
 
 
-def test_deep_first_leaves_to_other_samplers_the_whole_range(tmp_path):
+def test_deep_first_leaves_to_other_samplers_the_whole_range():
     search = SearchConfig(trials=12, order="deep_first", sampler={"name": "qmc"}, pruner=PrunerConfig(name="none"))
-    assert min(proposed_depths(tmp_path, search, "deep")) < 5
+    assert min(proposed_depths(search, "deep")) < 5
 
 
-def test_deep_first_opens_the_depths_of_each_backbone_by_themselves(tmp_path):
+def test_deep_first_opens_the_depths_of_each_backbone_by_themselves():
     def depths(backbone: str, high: int) -> Parameter:
         return Parameter(f"freeze_depth@{backbone}", "freeze_depth", Int(0, high), {"backbone": (backbone,)})
 
     backbone, rate = Parameter("backbone", "backbone", Categorical(("a", "b"))), DEPTHS.parameters[1]
     space = Space((backbone, depths("a", 18), depths("b", 7), rate))
     search = SearchConfig(trials=40, order="deep_first", sampler={"name": "random"}, pruner=PrunerConfig(name="none"))
-    study = new_study(tmp_path, search, space)
+    study = new_study(None, search, space)
     run_on(study, lambda values: 0.5 + values["freeze_depth"] * (1 if values["backbone"] == "a" else -1) / 100)
     found = [t.params for t in study.study.trials]
     assert min(p["freeze_depth@a"] for p in found if p["backbone"] == "a") >= 18 - 5 - 5
     assert min(p["freeze_depth@b"] for p in found if p["backbone"] == "b") < 2
 
 
-def test_deep_first_ends_in_a_space_that_is_used_up(tmp_path):
-    study = new_study(tmp_path, SearchConfig(trials=50, order="deep_first"), CHOICES)
+def test_deep_first_ends_in_a_space_that_is_used_up():
+    study = new_study(None, SearchConfig(trials=50, order="deep_first"), CHOICES)
     assert len(run(study)) == 8
     assert study.exhausted
 
@@ -395,9 +394,10 @@ FOLDS, IMAGES = 3, 12
 """Folds of each trial, and images in each fold."""
 
 
-def folded_study(folder: Path, search: SearchConfig, space: Space = SPACE, first: tuple = (), resume=False) -> Study:
-    stored = open_study(f"sqlite:///{folder / 'study.db'}", "search", search.metric, resume=resume)
-    return Study(stored, space, search, first, FOLDS * IMAGES, fold_epochs=EPOCHS)
+def folded_study(
+    folder: Path | None, search: SearchConfig, space: Space = SPACE, first: tuple = (), resume=False
+) -> Study:
+    return Study(stored_in(folder, search, resume), space, search, first, FOLDS * IMAGES, fold_epochs=EPOCHS)
 
 
 def fold_metrics(fold: int, epoch: int, accuracy: float, loss: float = 0.5) -> dict[str, float]:
@@ -438,9 +438,9 @@ def by_lr(values) -> list[int]:
 
 
 @pytest.mark.parametrize("pruner", list(Pruner.OPTIONS))
-def test_with_folds_every_epoch_is_in_the_study_and_a_complete_trial_has_them_all(tmp_path, pruner):
+def test_with_folds_every_epoch_is_in_the_study_and_a_complete_trial_has_them_all(pruner):
     search = SearchConfig(trials=12, sampler=SamplerConfig(name="random"), pruner=PrunerConfig(name=pruner))
-    study = folded_study(tmp_path, search, first=(FirstTrial("bad", {"freeze_depth": 0, "lr": 1e-4}),))
+    study = folded_study(None, search, first=(FirstTrial("bad", {"freeze_depth": 0, "lr": 1e-4}),))
     run_folded(study, by_lr)
     trials = study.study.trials
     assert trials[0].state == TrialState.COMPLETE, "the first trials run in full"
