@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
-os.environ["RAY_worker_niceness"] = "0"  # else they wait as long as another process of `make test` has work
+# Else Ray's workers wait as long as another process of `make test` has work.
+os.environ["RAY_worker_niceness"] = "0"  # noqa: SIM112  (so Ray spells it)
 os.environ["OMP_NUM_THREADS"] = "1"  # the processes of `make test` fill the CPUs: threads would wait for one another
 # What a shell starts in the background ignores Ctrl-C, and so would the processes that tests interrupt.
 signal.signal(signal.SIGINT, signal.default_int_handler)
