@@ -15,10 +15,6 @@ _PATIENCE_S = 5
 """Seconds before a process that was refused looks for room again: looking means to look at every file."""
 
 
-_LENGTH = 27
-"""Bytes of the ledger."""
-
-
 class Budget:
     """The bytes that all blocks may take together, and the ledger, a file that says how many they do.
 
@@ -77,14 +73,15 @@ def _allocated(file: Path, size: int) -> IO[bytes]:
 
 
 def _write_total(ledger: IO[bytes], total: int) -> None:
-    """Over what is there, of the same length: to cut the file first takes milliseconds on some file systems."""
+    """Over what is there, and cut behind it: to cut the file first takes milliseconds on some file systems."""
     ledger.seek(0)
-    ledger.write(b"%018d %08x" % (total, zlib.crc32(b"%d" % total)))
+    ledger.write(b"%d %08x" % (total, zlib.crc32(b"%d" % total)))
+    ledger.truncate()
     ledger.flush()
 
 
 def _read_total(ledger: IO[bytes]) -> int | None:
     """None where the ledger is new, or damaged."""
     ledger.seek(0)
-    found = re.fullmatch(rb"([0-9]{1,18}) ([0-9a-f]{8})", ledger.read(_LENGTH))
-    return int(found[1]) if found and int(found[2], 16) == zlib.crc32(b"%d" % int(found[1])) else None
+    found = re.fullmatch(rb"([0-9]{1,18}) ([0-9a-f]{8})", ledger.read())
+    return int(found[1]) if found and int(found[2], 16) == zlib.crc32(found[1]) else None
