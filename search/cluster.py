@@ -23,39 +23,45 @@ _ENVIRONMENT = {
     "RAY_memory_monitor_refresh_ms": "0",  # its kills would end the whole experiment; the kernel's are tried again
 }
 
-Started = Callable[[ResourcesConfig], Cluster]
+Started = Callable[[], Cluster]
 """Waits until Ray is up, and says what each trial is given of it; raises `InputError` where there is no Ray, or where
 it cannot hold a single trial."""
 
 
 @contextmanager
-def ray_cluster(address: str | None, say: Callable[[str], None]) -> Iterator[Started]:
-    """Join the Ray cluster at ``address`` (or at $RAY_ADDRESS, or the one this process is in), or start one here."""
+def ray_cluster(
+    address: str | None, resources: ResourcesConfig, say: Callable[[str], None], trials: int = 0
+) -> Iterator[Started]:
+    """Join the Ray cluster at ``address`` (or at $RAY_ADDRESS, or the one this process is in), or start one here.
+
+    Args:
+        trials: so many will be asked of Tune. Where Ray is started here, so are, at once, processes for those that fit.
+    """
     if ray.is_initialized():
-        yield lambda resources: share_out(resources, _nodes())
+        yield lambda: share_out(resources, _nodes())
         return
     if threading.current_thread() is threading.main_thread():  # Ray does so itself only where it is started from there
         signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(number))
     # The thread lives until Ray has ended: Linux ends Ray's processes with the thread that started them.
     with ThreadPoolExecutor(1, "ray") as thread:
-        start = thread.submit(_start, address)
+        start = thread.submit(_start, address, resources, trials)
 
-        def cluster(resources: ResourcesConfig) -> Cluster:
-            dashboard = start.result()
+        def started() -> Cluster:
+            dashboard, cluster = start.result()
             if dashboard:
                 token = os.environ.get("RAY_AUTH_TOKEN_PATH", Path.home() / ".ray" / "auth_token")
                 say(f"Ray dashboard: http://{dashboard} (it asks for the token in {token})")
-            return share_out(resources, _nodes())
+            return cluster
 
         try:
-            yield cluster
+            yield started
         finally:
             wait([start])
             ray.shutdown()
 
 
-def _start(address: str | None) -> str | None:
-    """The dashboard's address, if there is one."""
+def _start(address: str | None, resources: ResourcesConfig, trials: int) -> tuple[str | None, Cluster]:
+    """The dashboard's address, if there is one, and what each trial is given."""
     address = address or os.environ.get("RAY_ADDRESS") or "local"
     options: dict[str, Any] = {}
     if address == "local":
@@ -67,7 +73,12 @@ def _start(address: str | None) -> str | None:
         raise InputError(
             f"--address must be that of a running Ray cluster, or be left out to start one here; got {address}: {error}"
         ) from error
-    return context.dashboard_url
+    cluster = share_out(resources, _nodes())
+    if address == "local" and trials:
+        from search.prestart import prestart_workers  # imports Tune, here beside the plan
+
+        prestart_workers(min(trials, cluster.concurrency))
+    return context.dashboard_url, cluster
 
 
 def _nodes() -> list[dict[str, float]]:

@@ -13,6 +13,7 @@ from ray import tune
 from search.cluster import environment
 from search.config import SearchConfig
 from search.executor import Execution, StudyScheduler, StudySearcher
+from search.prestart import TUNE_ENVIRONMENT
 from search.progress import Progress
 from search.resources import Cluster
 from search.study import Proposal, Study
@@ -20,15 +21,6 @@ from trainable.settings import METRICS, TrialSettings
 from trainable.trial import ImageTrial
 
 WORKER_RETRIES = 1
-
-_ENVIRONMENT = {
-    "RAY_AIR_NEW_OUTPUT": "0",  # the new output prints 23 lines even when told to be quiet
-    "RAY_CHDIR_TO_TRIAL_DIR": "0",
-    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
-    "TUNE_DISABLE_SIGINT_HANDLER": "1",
-    "TUNE_GLOBAL_CHECKPOINT_S": "3600",  # the study is the state
-    "TUNE_MAX_PENDING_TRIALS_PG": "1000",  # else the second worker starts when the first is up; the searcher limits
-}
 
 
 def run_experiment(
@@ -58,7 +50,7 @@ def run_experiment(
     stopper.execution = execution
     with (
         tempfile.TemporaryDirectory(prefix="transfer-search-") as scratch,
-        environment(_ENVIRONMENT),
+        environment(TUNE_ENVIRONMENT),
         stopper.signals(),
     ):
         tuner = tune.Tuner(

@@ -37,8 +37,8 @@ class RayTrainer:
         from search.experiment import WORKER_RETRIES
         from trainable.repeat import train_for
 
-        cluster = self._stack.enter_context(ray_cluster(self._address, self._say))
-        self._cluster = cluster(self._config.resources)
+        cluster = self._stack.enter_context(ray_cluster(self._address, self._config.resources, self._say))
+        self._cluster = cluster()
         cpus, gpus = self._cluster.cpus_per_trial, self._cluster.gpus_per_trial
         self._task = ray.remote(num_cpus=cpus, num_gpus=gpus, max_retries=WORKER_RETRIES)(train_for)
         return self

@@ -22,7 +22,6 @@ from trainable.errors import InputError
 
 if TYPE_CHECKING:
     from search.cluster import Started
-    from search.config import ResourcesConfig
     from search.journal import Journal
     from search.plan import Plan
     from search.resources import Cluster
@@ -88,10 +87,10 @@ def _run(options: argparse.Namespace, stack: ExitStack) -> int:
         return 0
     from search.cluster import ray_cluster
 
-    cluster = ray_cluster(options.address, say)
+    cluster = ray_cluster(options.address, config.resources, say, config.search.trials)
 
-    def start_if_needed(resources: "ResourcesConfig") -> "Cluster":
-        return stack.enter_context(cluster)(resources)
+    def start_if_needed() -> "Cluster":
+        return stack.enter_context(cluster)()
 
     # Beside the plan, which imports torch; but a run that is resumed may be done.
     started = start_if_needed if options.resume else stack.enter_context(cluster)
@@ -199,7 +198,7 @@ def _search(folder: Path, plan: "Plan", options: argparse.Namespace, say: "Journ
     if study.finished:
         write()
         return "all trials are done"
-    cluster = started(plan.config.resources)
+    cluster = started()
     say(f"running {search.trials} trials, {cluster.concurrency} at a time; results go to {folder}")
     epochs = plan.config.train.epochs * (folds or 1)
     progress = Progress(search.trials, search.metric, epochs, study.counts(), note=say.note, folds=folds)

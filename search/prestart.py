@@ -1,0 +1,43 @@
+"""Processes for Tune's actors, started before Tune asks for them: they import torch while the search is planned."""
+
+import os
+
+import ray
+from ray._private.grpc_utils import init_grpc_channel
+from ray._private.utils import get_runtime_env_info
+from ray.core.generated.common_pb2 import PYTHON  # type: ignore[attr-defined]  # made when it is imported
+from ray.core.generated.node_manager_pb2 import PrestartWorkersRequest  # type: ignore[attr-defined]
+from ray.core.generated.node_manager_pb2_grpc import NodeManagerServiceStub
+from ray.runtime_env import RuntimeEnv
+from ray.tune.execution.class_cache import DEFAULT_ENV_VARS, ENV_VARS_TO_PROPAGATE
+
+TUNE_ENVIRONMENT = {
+    "RAY_AIR_NEW_OUTPUT": "0",  # the new output prints 23 lines even when told to be quiet
+    "RAY_CHDIR_TO_TRIAL_DIR": "0",
+    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
+    "TUNE_DISABLE_SIGINT_HANDLER": "1",
+    "TUNE_GLOBAL_CHECKPOINT_S": "3600",  # the study is the state
+    "TUNE_MAX_PENDING_TRIALS_PG": "1000",  # else the second worker starts when the first is up; the searcher limits
+}
+"""What Tune runs with, as far as the user has not set it. Some of it reaches the actors."""
+
+_KEPT_S = 600
+"""So many seconds Ray keeps a process that nobody has asked for."""
+
+
+def prestart_workers(count: int) -> None:
+    """Have Ray start ``count`` processes on this machine that Tune's actors will fit; it does not wait for them.
+
+    Ray itself only starts processes early for actors without environment variables of their own, and Tune's have some.
+    """
+    given = {**TUNE_ENVIRONMENT, **os.environ}
+    variables = {**DEFAULT_ENV_VARS, **{name: given[name] for name in ENV_VARS_TO_PROPAGATE if name in given}}
+    here = next(node for node in ray.nodes() if node["NodeID"] == ray.get_runtime_context().get_node_id())
+    request = PrestartWorkersRequest(
+        language=PYTHON,
+        runtime_env_info=get_runtime_env_info(RuntimeEnv(env_vars=variables)),
+        keep_alive_duration_secs=_KEPT_S,
+        num_workers=count,
+    )
+    with init_grpc_channel(f"{here['NodeManagerAddress']}:{here['NodeManagerPort']}") as channel:
+        NodeManagerServiceStub(channel).PrestartWorkers(request)
