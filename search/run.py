@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from datetime import datetime
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -24,9 +25,9 @@ if TYPE_CHECKING:
     from search.cluster import Started
     from search.journal import Journal
     from search.plan import Plan
-    from search.resources import Cluster
     from search.study import Proposal
     from trainable.images import ImageSet
+    from trainable.listing import Listing
     from trainable.settings import TrialSettings
 
 
@@ -70,36 +71,34 @@ def _run(options: argparse.Namespace, stack: ExitStack) -> int:
     folder, config = _read(options)
     from search.folder import LOG, check_is_free, create_folder, holding, load_images
     from search.journal import Journal
+    from trainable.sources import find_source
 
     say = Journal()
-    if options.resume:
-        with holding(folder):  # said now, not after the plan was made
-            images = load_images(folder)
-    else:
-        if not options.plan:
-            check_is_free(folder)  # said before the images are read
-        images = _find_images(config, say)
-        say(f"data: {images}")
     if options.plan:
         from search.outline import outline
 
-        say(outline(_plan(config, images, say)))
+        say(outline(_plan(config, _find_images(find_source(config.data.source, say), config, say), say)))
         return 0
-    from search.cluster import ray_cluster
 
-    cluster = ray_cluster(options.address, config.resources, say, config.search.trials)
+    @cache
+    def start() -> "Started":
+        from search.cluster import ray_cluster
 
-    def start_if_needed() -> "Cluster":
-        return stack.enter_context(cluster)()
+        return stack.enter_context(ray_cluster(options.address, config.resources, say, config.search.trials))
 
-    # Beside the plan, which imports torch; but a run that is resumed may be done.
-    started = start_if_needed if options.resume else stack.enter_context(cluster)
-    plan = _plan(config, images, say)
-    if not options.resume:
+    if options.resume:
+        with holding(folder):  # said now, not after the plan was made
+            images = load_images(folder)
+        plan = _plan(config, images, say)
+    else:
+        check_is_free(folder)
+        listing = find_source(config.data.source, say)
+        start()  # beside the check of the images and the plan, which imports torch; a resumed run may need no Ray
+        plan = _plan(config, _find_images(listing, config, say), say)
         create_folder(folder, plan)
     with holding(folder):
         say.open(folder / LOG)
-        reason = _search(folder, plan, options, say, started)
+        reason = _search(folder, plan, options, say, start)
         say(f"search ended: {reason}")
         if reason == "interrupted":
             say(f"To go on: python -m search.run --resume {folder}")
@@ -107,12 +106,12 @@ def _run(options: argparse.Namespace, stack: ExitStack) -> int:
         return 0 if options.no_report else _report(folder, say, options.address)
 
 
-def _find_images(config: Config, say: "Journal") -> "ImageSet":
+def _find_images(listing: "Listing", config: Config, say: "Journal") -> "ImageSet":
     from trainable.images import find_images
 
     data = config.data
-    return find_images(
-        data.source,
+    images = find_images(
+        listing,
         limit=data.limit,
         test=data.test,
         val=data.val if data.folds is None else None,
@@ -120,6 +119,8 @@ def _find_images(config: Config, say: "Journal") -> "ImageSet":
         skip_unreadable=data.skip_unreadable,
         progress=say,
     )
+    say(f"data: {images}")
+    return images
 
 
 def _plan(config: Config, images: "ImageSet", say: "Journal") -> "Plan":
@@ -177,7 +178,9 @@ def _seconds(text: str) -> float:
         raise InputError(f"--time-budget {error}") from error
 
 
-def _search(folder: Path, plan: "Plan", options: argparse.Namespace, say: "Journal", started: "Started") -> str:
+def _search(
+    folder: Path, plan: "Plan", options: argparse.Namespace, say: "Journal", start: "Callable[[], Started]"
+) -> str:
     """Run the trials; why the search ended, in words."""
     from search.experiment import run_experiment
     from search.folder import IMAGES, held_since, study_address, trial_folder, write_settings
@@ -198,7 +201,7 @@ def _search(folder: Path, plan: "Plan", options: argparse.Namespace, say: "Journ
     if study.finished:
         write()
         return "all trials are done"
-    cluster = started()
+    cluster = start()()
     say(f"running {search.trials} trials, {cluster.concurrency} at a time; results go to {folder}")
     epochs = plan.config.train.epochs * (folds or 1)
     progress = Progress(search.trials, search.metric, epochs, study.counts(), note=say.note, folds=folds)

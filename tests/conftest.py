@@ -54,6 +54,7 @@ def emulates_bf16() -> bool:
 def pictures(tmp_path_factory) -> Path:
     """images.csv of 40 small pictures, 24 to train on and 16 to validate: bright discs, and bright squares."""
     from trainable.images import find_images
+    from trainable.sources import find_source
 
     top = tmp_path_factory.mktemp("pictures")
     for split, count in (("train", 12), ("val", 8)):
@@ -61,7 +62,7 @@ def pictures(tmp_path_factory) -> Path:
             for number in range(count):
                 draw(top / split / class_name / f"{number:02}.png", class_name, f"{split} {class_name} {number}")
     images = find_images(
-        [str(top)], limit=None, test=None, val=0.25, seed=0, skip_unreadable=False, progress=lambda text: None
+        find_source([str(top)], print), limit=None, test=None, val=0.25, seed=0, skip_unreadable=False, progress=print
     )
     images.save(top / "images.csv")
     return top / "images.csv"
@@ -99,10 +100,11 @@ def cells(tmp_path_factory) -> Path:
     """images.csv of 36 photographs of solar cells: 20 to train on, 7 to validate, 9 sealed."""
     pytest.importorskip("elpv_dataset", reason="needs the package elpv-dataset (the extra demo)")
     from trainable.images import find_images
+    from trainable.sources import find_source
 
     file = tmp_path_factory.mktemp("cells") / "images.csv"
     images = find_images(
-        ["elpv"], limit=36, test=None, val=0.25, seed=0, skip_unreadable=False, progress=lambda text: None
+        find_source(["elpv"], print), limit=36, test=None, val=0.25, seed=0, skip_unreadable=False, progress=print
     )
     images.save(file)
     return file

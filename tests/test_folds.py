@@ -22,6 +22,7 @@ from trainable.settings import (
     best_epoch,
     mean_metrics,
 )
+from trainable.sources import find_source
 from trainable.splits import deal_folds
 from trainable.training import CHECKPOINT, Training, logits_file
 
@@ -44,7 +45,7 @@ def network():
 
 def find(folder, val=None, **options) -> ImageSet:
     given = {"limit": None, "test": None, "seed": 0, "skip_unreadable": False, "progress": print, **options}
-    return find_images([str(folder)], val=val, **given)
+    return find_images(find_source([str(folder)], print), val=val, **given)
 
 
 def settings_of(folder=None, memo=None, folds=FOLDS, metric="val_loss", **train) -> TrialSettings:

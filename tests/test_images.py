@@ -19,12 +19,13 @@ from PIL import Image
 from trainable.errors import InputError
 from trainable.images import ImageSet, find_images, read_image
 from trainable.listing import EXTENSIONS
+from trainable.sources import find_source
 from trainable.splits import apportion
 
 
 def find(*sources: Path | str, **options) -> ImageSet:
     defaults = {"limit": None, "test": None, "val": 0.25, "seed": 0, "skip_unreadable": False, "progress": print}
-    return find_images([str(source) for source in sources], **(defaults | options))
+    return find_images(find_source([str(source) for source in sources], print), **(defaults | options))
 
 
 def photograph(path: Path, seed: object = None) -> Path:

@@ -438,23 +438,47 @@ def name_of(pid: int) -> str:
         return ""
 
 
-def test_a_quarter_of_one_logical_gpu_each():
+def test_a_quarter_of_one_logical_gpu_each_in_processes_that_were_there_before():
     """Ray keeps the books of GPUs, and one is enough to see four trials share it, even one that is not there."""
     script = """
+import os, time, pathlib, tempfile
 import ray
+from ray import tune
 ray.init("local", num_cpus=4, num_gpus=1, include_dashboard=False, log_to_driver=False)
+from search.cluster import environment, ray_cluster
 from search.config import ResourcesConfig
-from search.cluster import ray_cluster
-with ray_cluster(None, print) as started:
-    cluster = started(ResourcesConfig())
+from search.prestart import TUNE_ENVIRONMENT, prestart_workers
+
+def workers():
+    names = {int(file.parent.name): file.read_text() for file in pathlib.Path("/proc").glob("[0-9]*/cmdline")}
+    return {pid for pid, name in names.items() if name.startswith("ray::IDLE")}
+
+with ray_cluster(None, ResourcesConfig(), print) as started:
+    cluster = started()
     print(cluster.gpus_per_trial, cluster.concurrency)
-@ray.remote(num_cpus=cluster.cpus_per_trial, num_gpus=cluster.gpus_per_trial)
-def where():
-    import os, time
-    time.sleep(2)
-    return os.environ["CUDA_VISIBLE_DEVICES"], time.time()
-seen = ray.get([where.remote() for _ in range(4)])
-print({device for device, _ in seen}, max(t for _, t in seen) - min(t for _, t in seen) < 2)
+there = workers()
+prestart_workers(4)
+while len(idle := workers() - there) < 4:
+    time.sleep(0.1)
+
+class Where(tune.Trainable):
+    @classmethod
+    def default_resource_request(cls, config):
+        return tune.PlacementGroupFactory([{"CPU": 1, "GPU": 0.25}])
+    def step(self):
+        time.sleep(2)
+        return {"pid": os.getpid(), "device": os.environ["CUDA_VISIBLE_DEVICES"], "ended": time.time(), "done": True}
+
+with environment(TUNE_ENVIRONMENT):
+    results = tune.Tuner(
+        Where,
+        tune_config=tune.TuneConfig(num_samples=4),
+        run_config=tune.RunConfig(storage_path=tempfile.mkdtemp(), verbose=0),
+    ).fit()
+seen = [result.metrics for result in results]
+times = [one["ended"] for one in seen]
+print({one["pid"] for one in seen} == idle, {one["device"] for one in seen}, max(times) - min(times) < 2)
 """
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=600)
-    assert done.stdout.split("\n")[:2] == ["0.25 4", "{'0'} True"], done.stderr
+    said = [line for line in done.stdout.splitlines() if line[0] in "0TF"]
+    assert said == ["0.25 4", "True {'0'} True"], done.stdout + done.stderr

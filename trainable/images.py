@@ -11,7 +11,6 @@ from trainable.decode import check_images, read_image, read_same_image
 from trainable.errors import InputError
 from trainable.listing import Listing
 from trainable.preflight import bullets, inspect
-from trainable.sources import find_source
 from trainable.splits import Shares, apportion, assign_splits, deal_folds
 from trainable.whole import written_whole
 
@@ -133,7 +132,7 @@ def _read_table(file: Path) -> list[dict[str, str]]:
 
 
 def find_images(
-    sources: Sequence[str],
+    listing: Listing,
     *,
     limit: int | None,
     test: float | None,
@@ -142,10 +141,10 @@ def find_images(
     skip_unreadable: bool,
     progress: Callable[[str], None],
 ) -> ImageSet:
-    """Finds the first source that can be had, decodes every image once to check it, and splits what has no split.
+    """Decodes every image of a source once to check it, and splits what has no split.
 
     Args:
-        sources: folders, archives or built-in names (see :data:`trainable.sources.SOURCES`).
+        listing: the source's files, from :func:`trainable.sources.find_source`.
         limit: at most so many images in all, in proportion over each split's classes; the same ones every time.
         test: the fraction of the training images to seal as a test split; None: the source's own test split, if any.
         val: the fraction of the training images set aside for validation, where the source has no val split; None: no
@@ -157,7 +156,6 @@ def find_images(
     Raises InputError that names all problems at once, each with its files.
     """
     _check_arguments(limit, test, val)
-    listing = find_source(sources, progress)
     if val is None:
         listing = _pooled(listing)
     digests, unreadable = check_images([file.path for file in listing.files], progress)

@@ -22,6 +22,7 @@ from trainable.epoch import NonFiniteLossError
 from trainable.errors import InputError
 from trainable.images import ImageSet, find_images
 from trainable.settings import TrainSettings, TrialSettings
+from trainable.sources import find_source
 from trainable.training import Training
 
 FAILURE_FILE = "failure.txt"
@@ -151,9 +152,9 @@ def _settings(options: argparse.Namespace, scratch: Path) -> TrialSettings:
         return base.model_copy(update={"train": _with(base.train, options.set), "folder": options.folder, "memo": None})
     if options.images is None:
         options.images = scratch / "images.csv"
-        sources = options.data or ["hymenoptera", "elpv"]
+        listing = find_source(options.data or ["hymenoptera", "elpv"], print)
         images = find_images(
-            sources, limit=options.limit, test=None, val=0.25, seed=options.seed, skip_unreadable=False, progress=print
+            listing, limit=options.limit, test=None, val=0.25, seed=options.seed, skip_unreadable=False, progress=print
         )
         print(*(f"note: {note}" for note in images.notes), images, sep="\n")
         images.save(options.images)

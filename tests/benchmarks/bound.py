@@ -86,7 +86,8 @@ def _seconds(work: Callable[[], object]) -> float:
 def images_of(data: Path) -> ImageSet:
     """The data set in a folder with train/ and val/."""
     from trainable.images import find_images
+    from trainable.sources import find_source
 
     return find_images(
-        [str(data)], limit=None, test=None, val=0.25, seed=0, skip_unreadable=False, progress=lambda text: None
+        find_source([str(data)], print), limit=None, test=None, val=0.25, seed=0, skip_unreadable=False, progress=print
     )
