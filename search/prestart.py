@@ -28,6 +28,7 @@ _KEPT_S = 600
 def prestart_workers(count: int) -> None:
     """Have Ray start ``count`` processes on this machine that Tune's actors will fit; it does not wait for them.
 
+    It starts no more at a time than there are cores, and forgets the others.
     Ray itself only starts processes early for actors without environment variables of their own, and Tune's have some.
     """
     given = {**TUNE_ENVIRONMENT, **os.environ}

