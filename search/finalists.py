@@ -6,11 +6,8 @@ from typing import TYPE_CHECKING
 
 from search.folder import read_settings
 from search.results import Run
-from trainable.settings import TrialSettings
 
 if TYPE_CHECKING:
-    import pandas as pd
-
     from trainable.backbone import Backbone
 
 
@@ -25,6 +22,8 @@ class Finalist:
     """For which it is trained: to the best epoch that the search found."""
     cost: float
     """Floating-point operations of that training, the frozen stages' apart, since those are shared."""
+    score: float
+    """Of the metric, in the search."""
 
 
 def choose_finalists(
@@ -38,14 +37,14 @@ def choose_finalists(
     """
     ranked = [number for number in run.ranked(pruned=pruned) if run.row(number)["state"] != "FAIL"]
     numbers = dict.fromkeys([*ranked[:count], *(number for number in recipes if number in ranked)])
-    return [_finalist(read_settings(run.folder, number), number, run.row(number), backbones) for number in numbers]
+    return [_finalist(run, number, backbones) for number in numbers]
 
 
-def _finalist(
-    settings: TrialSettings, number: int, row: "pd.Series", backbones: Callable[[str], "Backbone"]
-) -> Finalist:
+def _finalist(run: Run, number: int, backbones: Callable[[str], "Backbone"]) -> Finalist:
+    settings, row = read_settings(run.folder, number), run.row(number)
     backbone = backbones(settings.backbone)
     # Forward, and twice as much backward (Kaplan et al., "Scaling Laws for Neural Language Models", 2020, section 2.1).
     flops = 3 * sum(stage.flops for stage in backbone.stages[backbone.depth(settings.train.freeze_depth) :])
     name = row["first"] if isinstance(row["first"], str) else f"trial {number}"
-    return Finalist(number, name, int(row["best_epoch"]), float(flops * int(row["best_epoch"])))
+    epochs = int(row["best_epoch"])
+    return Finalist(number, name, epochs, float(flops * epochs), run.score(number))

@@ -1,7 +1,7 @@
 """The playoff: the finalists, trained again with other seeds, each as long as it can win."""
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from collections.abc import Set as AbstractSet
 from pathlib import Path
 from statistics import fmean, stdev
@@ -45,11 +45,8 @@ def train_finalists(
         if not _has(kept, finalist, repeated(run.folder, finalist.trial, repetition).train.seed)
     ]
 
-    costs = {finalist.trial: finalist.cost for finalist in finalists}
-    in_search = {finalist.trial: run.score(finalist.trial) for finalist in finalists}
-
     def worth_it(finalist: Finalist) -> bool:
-        return not hopeless(_of(kept, finalists), finalist, costs, config.report.seeds, in_search, run.metric)
+        return not hopeless(_of(kept, finalists), finalist, finalists, config.report.seeds, run.metric)
 
     def keep(row: dict[str, object]) -> None:
         nonlocal kept
@@ -128,14 +125,7 @@ class Trainer(Protocol):
         ...
 
 
-def hopeless(
-    table: pd.DataFrame,
-    finalist: Finalist,
-    costs: Mapping[int, float],
-    seeds: int,
-    in_search: Mapping[int, float],
-    metric: str,
-) -> bool:
+def hopeless(table: pd.DataFrame, finalist: Finalist, finalists: Sequence[Finalist], seeds: int, metric: str) -> bool:
     """Whether a finalist cannot be expected to win any more; the leader is the best of the others that have been
     through all seeds.
 
@@ -147,10 +137,10 @@ def hopeless(
 
     Args:
         table: a row a training of the finalists: trial, score.
-        costs: of each finalist's training.
-        in_search: each finalist's score in the search.
+        finalists: all of them.
     """
     sign = sign_of(metric)
+    known = {one.trial: one for one in finalists}
     scores: dict[int, list[float]] = {}
     for trial, score in zip(table["trial"], table["score"].astype(float), strict=True):
         scores.setdefault(trial, []).append(sign * score)
@@ -158,12 +148,12 @@ def hopeless(
     whole = [
         each
         for trial, each in scores.items()
-        if len(each) >= seeds and not math.isnan(sum(each)) and (own or costs[trial] <= finalist.cost)
+        if len(each) >= seeds and not math.isnan(sum(each)) and (own or known[trial].cost <= finalist.cost)
     ]
     leader = max(whole, key=fmean, default=[-math.inf])
     if not own:
-        lost = [sign * in_search[trial] - fmean(each) for trial, each in scores.items() if not math.isnan(sum(each))]
-        expected = sign * in_search[finalist.trial] - max(fmean(lost or [0]), 0)
+        lost = [sign * known[trial].score - fmean(each) for trial, each in scores.items() if not math.isnan(sum(each))]
+        expected = sign * finalist.score - max(fmean(lost or [0]), 0)
         error = stdev(leader) / math.sqrt(len(leader)) if len(leader) > 1 else 0
         return expected < fmean(leader) + error
     return math.isnan(sum(own)) or fmean(own) < min(leader)

@@ -12,7 +12,6 @@ from search.playoff import hopeless, race
 from search.results import Run
 from trainable.settings import TrialSettings
 
-EXPENSIVE = Finalist(0, "fine-tune everything", 10, 1e12)
 COSTS = {0: 1e12, 3: 3.0, 7: 7.0}
 
 
@@ -65,7 +64,8 @@ def test_the_best_ones_and_the_recipes_are_finalists(tmp_path, pruned, chosen) -
 )
 def test_a_finalist_that_cannot_win_is_given_up(scores, in_search, given_up) -> None:
     """The search flattered nobody."""
-    assert hopeless(table_of(scores), EXPENSIVE, COSTS, 3, in_search_of(scores, in_search), "val_accuracy") is given_up
+    expensive, *others = finalists_of({0: in_search, **means(scores)})
+    assert hopeless(table_of(scores), expensive, [expensive, *others], 3, "val_accuracy") is given_up
 
 
 @pytest.mark.parametrize(
@@ -81,8 +81,8 @@ def test_a_finalist_that_cannot_win_is_given_up(scores, in_search, given_up) -> 
     ],
 )
 def test_a_costlier_finalist_is_expected_to_lose_what_the_others_lost(scores, others, in_search, given_up) -> None:
-    scored = {**others, 0: in_search}
-    assert hopeless(table_of(scores), EXPENSIVE, COSTS, 3, scored, "val_accuracy") is given_up
+    expensive, *rest = finalists_of({0: in_search, **others})
+    assert hopeless(table_of(scores), expensive, [expensive, *rest], 3, "val_accuracy") is given_up
 
 
 def table_of(scores: dict[int, list[float]]) -> pd.DataFrame:
@@ -90,23 +90,30 @@ def table_of(scores: dict[int, list[float]]) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["trial", "score"]).astype({"score": float})
 
 
-def in_search_of(scores: dict[int, list[float]], own: float) -> dict[int, float]:
-    """The others' means, as if they had been no worse with other seeds."""
-    return {**{trial: fmean(score or 0 for score in each) for trial, each in scores.items()}, 0: own}
+def finalists_of(in_search: dict[int, float]) -> list[Finalist]:
+    """By their scores in the search."""
+    return [Finalist(trial, f"trial {trial}", 10, COSTS[trial], score) for trial, score in in_search.items()]
+
+
+def means(scores: dict[int, list[float]]) -> dict[int, float]:
+    """The others' scores in the search, as if they had been no worse with other seeds."""
+    return {trial: fmean(score or 0 for score in each) for trial, each in scores.items() if trial}
 
 
 def test_a_costlier_leader_does_not_keep_a_cheaper_one_from_its_chance() -> None:
     """Such a leader is there where an earlier report had other finalists."""
-    table, in_search = table_of({7: [0.85, 0.85]}), {7: 0.85, 3: 0.84}
-    assert hopeless(table, Finalist(3, "trial 3", 2, 7.0), COSTS, 2, in_search, "val_accuracy")
-    assert not hopeless(table, Finalist(3, "trial 3", 2, 6.0), COSTS, 2, in_search, "val_accuracy")
+    table, leader = table_of({7: [0.85, 0.85]}), Finalist(7, "trial 7", 2, 7.0, 0.85)
+    for cost, given_up in ((7.0, True), (6.0, False)):
+        one = Finalist(3, "trial 3", 2, cost, 0.84)
+        assert hopeless(table, one, [leader, one], 2, "val_accuracy") is given_up
 
 
 @pytest.mark.parametrize(("own", "given_up"), [(0.21, True), (0.19, False)])
 def test_of_losses_the_lowest_leads(own, given_up) -> None:
     table = table_of({7: [0.2, 0.3]})
-    assert hopeless(table, EXPENSIVE, COSTS, 2, {7: 0.25, 0: own}, "val_loss") is given_up
-    assert hopeless(table, EXPENSIVE, COSTS, 2, {7: 0.2, 0: own - 0.05}, "val_loss") is given_up
+    for flattered in (0, 0.05):
+        leader, one = finalists_of({7: 0.25 - flattered, 0: own - flattered})
+        assert hopeless(table, one, [leader, one], 2, "val_loss") is given_up
 
 
 class Lanes:
@@ -149,10 +156,9 @@ def test_who_could_win_after_all_is_trained_with_all_seeds(costliest, seeds) -> 
 
     def worth_it(finalist: Finalist) -> bool:
         table = pd.DataFrame(rows, columns=["trial", "score"])
-        return not hopeless(table, finalist, costs, 3, in_search, "val_accuracy")
+        return not hopeless(table, finalist, finalists, 3, "val_accuracy")
 
-    finalists = [Finalist(trial, f"trial {trial}", 2, float(trial)) for trial in scores]
-    costs = {one.trial: one.cost for one in finalists}
+    finalists = [Finalist(trial, f"trial {trial}", 2, float(trial), in_search[trial]) for trial in scores]
     race([(one, seed) for one in finalists for seed in (1, 2, 3)], Lanes(scores), worth_it, rows.append)
     trained = pd.DataFrame(rows)["trial"].value_counts()
     assert trained.to_dict() == {1: 3, 3: 3, 4: seeds}
@@ -168,7 +174,9 @@ def test_a_second_seed_waits_for_the_first_where_another_costs_about_as_much(cos
     begin = trainer.start
     trainer.start = lambda finalist, repetition: (started.append(finalist.trial), begin(finalist, repetition))
     queue = [
-        (Finalist(trial, "", 1, cost), seed) for trial, cost in zip(scores, costs, strict=True) for seed in (1, 2, 3)
+        (Finalist(trial, "", 1, cost, 0.9), seed)
+        for trial, cost in zip(scores, costs, strict=True)
+        for seed in (1, 2, 3)
     ]
     race(queue, trainer, lambda finalist: finalist.trial == 1 or not rows, rows.append)
     assert started == order
@@ -179,7 +187,7 @@ def test_a_second_seed_is_given_up_where_the_first_was_not_good_enough(told) -> 
     """There was a lane for it as long as the first one was not seen."""
     rows: list[dict] = []
     trainer = Lanes({1: [0.7, 0.9, 0.9]})
-    queue = [(Finalist(1, "", 1, 1.0), seed) for seed in (1, 2, 3)]
+    queue = [(Finalist(1, "", 1, 1.0, 0.9), seed) for seed in (1, 2, 3)]
     race(queue, trainer, lambda finalist: not rows, rows.append, told)
     assert [row["score"] for row in rows] == [0.7]
     assert not trainer.busy
@@ -189,12 +197,13 @@ def test_a_second_seed_is_given_up_where_the_first_was_not_good_enough(told) -> 
 def test_a_seed_that_was_given_up_is_trained_after_all_where_the_leader_changes() -> None:
     """The second finalist's mean is worse than the worst seed of the first, but not than that of the third."""
     scores = {1: [0.855, 0.855, 0.855], 2: [0.85, 0.96, 0.96], 3: [0.97, 0.97, 0.80]}
-    finalists = [Finalist(trial, "", 1, 1.0 + trial / 10) for trial in scores]
-    costs, rows = {one.trial: one.cost for one in finalists}, []
+    in_search = {1: 0.9, 2: 0.9, 3: 0.99}
+    finalists = [Finalist(trial, "", 1, 1.0 + trial / 10, in_search[trial]) for trial in scores]
+    rows: list[dict] = []
 
     def worth_it(finalist: Finalist) -> bool:
-        table, in_search = pd.DataFrame(rows, columns=["trial", "score"]), {1: 0.9, 2: 0.9, 3: 0.99}
-        return not hopeless(table, finalist, costs, 3, in_search, "val_accuracy")
+        table = pd.DataFrame(rows, columns=["trial", "score"])
+        return not hopeless(table, finalist, finalists, 3, "val_accuracy")
 
     given_up: list[tuple[int, int]] = []
 
@@ -212,5 +221,5 @@ def test_a_training_that_has_just_ended_is_not_given_up() -> None:
     rows: list[dict] = []
     trainer = Lanes({1: [0.7, 0.9, 0.9]})
     trainer.give_up = lambda finalist, repetition: False
-    race([(Finalist(1, "", 1, 1.0), seed) for seed in (1, 2, 3)], trainer, lambda finalist: not rows, rows.append)
+    race([(Finalist(1, "", 1, 1.0, 0.9), seed) for seed in (1, 2, 3)], trainer, lambda finalist: not rows, rows.append)
     assert [row["score"] for row in rows] == [0.7, 0.9]

