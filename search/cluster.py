@@ -14,6 +14,7 @@ from typing import Any
 import ray
 
 from search.config import ResourcesConfig
+from search.prestart import prestart_workers
 from search.resources import Cluster, share_out
 from trainable.errors import InputError
 
@@ -75,8 +76,6 @@ def _start(address: str | None, resources: ResourcesConfig, trials: int) -> tupl
         ) from error
     cluster = share_out(resources, _nodes())
     if address == "local" and trials:
-        from search.prestart import prestart_workers  # imports Tune, here beside the plan
-
         prestart_workers(min(trials, cluster.concurrency))
     return context.dashboard_url, cluster
 

@@ -9,7 +9,6 @@ from ray.core.generated.common_pb2 import PYTHON  # type: ignore[attr-defined]  
 from ray.core.generated.node_manager_pb2 import PrestartWorkersRequest  # type: ignore[attr-defined]
 from ray.core.generated.node_manager_pb2_grpc import NodeManagerServiceStub
 from ray.runtime_env import RuntimeEnv
-from ray.tune.execution.class_cache import DEFAULT_ENV_VARS, ENV_VARS_TO_PROPAGATE
 
 TUNE_ENVIRONMENT = {
     "RAY_AIR_NEW_OUTPUT": "0",  # the new output prints 23 lines even when told to be quiet
@@ -20,6 +19,19 @@ TUNE_ENVIRONMENT = {
     "TUNE_MAX_PENDING_TRIALS_PG": "1000",  # else the second worker starts when the first is up; the searcher limits
 }
 """What Tune runs with, as far as the user has not set it. Some of it reaches the actors."""
+
+# Not read from Tune (ray.tune.execution.class_cache): the main thread may import it just now, and two threads that do
+# get hold of half a module.
+_OF_TUNE = {"PL_DISABLE_FORK": "1"}
+_PASSED_ON = (
+    "AWS_ACCESS_KEY_ID",
+    "AWS_SECRET_ACCESS_KEY",
+    "AWS_SECURITY_TOKEN",
+    "AWS_SESSION_TOKEN",
+    "RAY_CHDIR_TO_TRIAL_DIR",
+)
+"""What Tune gives its actors of its own environment, as far as it is there. It gives them Ray Train's, too: where the
+user has set some of those, what is started here goes unused."""
 
 _KEPT_S = 600
 """So many seconds Ray keeps a process that nobody has asked for."""
@@ -32,7 +44,7 @@ def prestart_workers(count: int) -> None:
     Ray itself only starts processes early for actors without environment variables of their own, and Tune's have some.
     """
     given = {**TUNE_ENVIRONMENT, **os.environ}
-    variables = {**DEFAULT_ENV_VARS, **{name: given[name] for name in ENV_VARS_TO_PROPAGATE if name in given}}
+    variables = {**_OF_TUNE, **{name: given[name] for name in _PASSED_ON if name in given}}
     here = next(node for node in ray.nodes() if node["NodeID"] == ray.get_runtime_context().get_node_id())
     request = PrestartWorkersRequest(
         language=PYTHON,

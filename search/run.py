@@ -84,7 +84,8 @@ def _run(options: argparse.Namespace, stack: ExitStack) -> int:
     def start() -> "Started":
         from search.cluster import ray_cluster
 
-        return stack.enter_context(ray_cluster(options.address, config.resources, say, config.search.trials))
+        trials = 0 if options.resume else config.search.trials  # to go on, Tune asks as soon as Ray is there
+        return stack.enter_context(ray_cluster(options.address, config.resources, say, trials))
 
     if options.resume:
         with holding(folder):  # said now, not after the plan was made

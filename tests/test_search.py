@@ -442,6 +442,7 @@ def test_a_quarter_of_one_logical_gpu_each_in_processes_that_were_there_before()
     """Ray keeps the books of GPUs, and one is enough to see four trials share it, even one that is not there."""
     script = """
 import os, time, pathlib, tempfile
+os.environ["AWS_SESSION_TOKEN"] = "Tune gives it to its actors"
 import ray
 from ray import tune
 ray.init("local", num_cpus=4, num_gpus=1, include_dashboard=False, log_to_driver=False)
