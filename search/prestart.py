@@ -4,6 +4,7 @@ import os
 
 import ray
 from ray._private.grpc_utils import init_grpc_channel
+from ray._private.ray_constants import GLOBAL_GRPC_OPTIONS
 from ray._private.utils import get_runtime_env_info
 from ray.core.generated.common_pb2 import PYTHON  # type: ignore[attr-defined]  # made when it is imported
 from ray.core.generated.node_manager_pb2 import PrestartWorkersRequest  # type: ignore[attr-defined]
@@ -40,8 +41,8 @@ _KEPT_S = 600
 def prestart_workers(count: int) -> None:
     """Have Ray start ``count`` processes on this machine that Tune's actors will fit; it does not wait for them.
 
-    It starts no more at a time than there are cores, and forgets the others.
-    Ray itself only starts processes early for actors without environment variables of their own, and Tune's have some.
+    Ray starts no more at a time than there are cores, and forgets the others. By itself it starts processes early only
+    for actors without environment variables of their own, and Tune's have some.
     """
     given = {**TUNE_ENVIRONMENT, **os.environ}
     variables = {**_OF_TUNE, **{name: given[name] for name in _PASSED_ON if name in given}}
@@ -52,5 +53,6 @@ def prestart_workers(count: int) -> None:
         keep_alive_duration_secs=_KEPT_S,
         num_workers=count,
     )
-    with init_grpc_channel(f"{here['NodeManagerAddress']}:{here['NodeManagerPort']}") as channel:
+    address = f"{here['NodeManagerAddress']}:{here['NodeManagerPort']}"
+    with init_grpc_channel(address, GLOBAL_GRPC_OPTIONS) as channel:  # which pass over the user's proxy
         NodeManagerServiceStub(channel).PrestartWorkers(request)

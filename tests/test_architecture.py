@@ -47,6 +47,7 @@ def test_no_file_is_named_after_nothing(name):
         "import search.predict; search.predict.main(['--help'])",
         "import search.export; search.export.main(['--help'])",
         "import search.run; search.run.main(['--space', 'default.yaml', '--set', 'space.lr.low=0', '--plan'])",
+        "import search.run; search.run.main(['--space', 'default.yaml', '--data', 'no/such/folder'])",
         "import search.results",
         "import search.card, search.figures, search.page, search.verdict",
     ],

@@ -443,6 +443,7 @@ def test_a_quarter_of_one_logical_gpu_each_in_processes_that_were_there_before()
     script = """
 import os, time, pathlib, tempfile
 os.environ["AWS_SESSION_TOKEN"] = "Tune gives it to its actors"
+os.environ["http_proxy"] = "http://127.0.0.1:9"  # nobody is there, and Ray's own processes are not behind it
 import ray
 from ray import tune
 ray.init("local", num_cpus=4, num_gpus=1, include_dashboard=False, log_to_driver=False)
