@@ -20,6 +20,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from concurrent.futures import ProcessPoolExecutor
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -64,8 +65,8 @@ def main() -> None:
             named = [{**trial, "freeze_depth": DEPTHS[trial["freeze_depth"]]} for trial in trials] * seeds
             bound = math.nan  # it is one of CPU cores
             if not options.gpus:
-                with multiprocessing.get_context("spawn").Pool(1) as pool:
-                    bound = pool.apply(bound_seconds, (images, named, options.epochs, options.precision, cores))
+                with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
+                    bound = pool.submit(bound_seconds, images, named, options.epochs, options.precision, cores).result()
             scaled = plain["start"] + (plain["seconds"] - plain["start"]) * count / plain["trials"]
             how = f"{scaled:.0f}" + (f" ({plain['trials']} run)" if plain["trials"] < count else "")
             print(f"{name:<9} {count:>6} {how:>18} {ours['cold']:>7.1f} {scaled / ours['cold']:>6.1f} {ours['warm']:>7.1f} {ours['warm first']:>11.1f} "
