@@ -68,6 +68,23 @@ def pictures(tmp_path_factory) -> Path:
     return top / "images.csv"
 
 
+@pytest.fixture(scope="session")
+def pooled(pictures: Path):
+    """The same 40 pictures, none of them set aside: for folds."""
+    from trainable.images import find_images
+    from trainable.sources import find_source
+
+    return find_images(
+        find_source([str(pictures.parent)], print),
+        limit=None,
+        test=None,
+        val=None,
+        seed=0,
+        skip_unreadable=False,
+        progress=print,
+    )
+
+
 def draw(file: Path, shape: str, seed: object) -> Path:
     """A noisy picture of a disc or a square somewhere, 48 × 40 pixels."""
     import random

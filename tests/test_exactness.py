@@ -10,11 +10,10 @@ import pytest
 import trainable.frozen
 import trainable.memo
 from trainable.backbone import Backbone, load_backbone
-from trainable.images import ImageSet, find_images
+from trainable.images import ImageSet
 from trainable.inventory import main as memo_command
 from trainable.memo import _resident
 from trainable.settings import MemoSettings, TrainSettings, TrialSettings
-from trainable.sources import find_source
 from trainable.training import Training
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -116,17 +115,8 @@ def test_the_memo_changes_nothing(pictures, backbone, tmp_path, case) -> None:
 
 
 @pytest.mark.parametrize("case", FOLDED, ids=lambda case: "-".join(map(str, case)))
-def test_the_memo_changes_nothing_with_folds_which_share_it(pictures, backbone, tmp_path, case) -> None:
-    images = find_images(
-        find_source([str(pictures.parent)], print),
-        limit=None,
-        test=None,
-        val=None,
-        seed=0,
-        skip_unreadable=False,
-        progress=print,
-    )
-    check(case, 2, pictures, images, backbone, tmp_path)
+def test_the_memo_changes_nothing_with_folds_which_share_it(pictures, pooled, backbone, tmp_path, case) -> None:
+    check(case, 2, pictures, pooled, backbone, tmp_path)
 
 
 def check(case, folds, pictures, images, backbone, tmp_path) -> None:

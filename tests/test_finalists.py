@@ -64,8 +64,8 @@ def test_the_best_ones_and_the_recipes_are_finalists(tmp_path, pruned, chosen) -
 )
 def test_a_finalist_that_cannot_win_is_given_up(scores, in_search, given_up) -> None:
     """The search flattered nobody."""
-    expensive, *others = finalists_of({0: in_search, **means(scores)})
-    assert hopeless(table_of(scores), expensive, [expensive, *others], 3, "val_accuracy") is given_up
+    finalists = finalists_of({0: in_search, **means(scores)})
+    assert hopeless(table_of(scores), finalists[0], finalists, 3, "val_accuracy") is given_up
 
 
 @pytest.mark.parametrize(
@@ -81,8 +81,8 @@ def test_a_finalist_that_cannot_win_is_given_up(scores, in_search, given_up) -> 
     ],
 )
 def test_a_costlier_finalist_is_expected_to_lose_what_the_others_lost(scores, others, in_search, given_up) -> None:
-    expensive, *rest = finalists_of({0: in_search, **others})
-    assert hopeless(table_of(scores), expensive, [expensive, *rest], 3, "val_accuracy") is given_up
+    finalists = finalists_of({0: in_search, **others})
+    assert hopeless(table_of(scores), finalists[0], finalists, 3, "val_accuracy") is given_up
 
 
 def table_of(scores: dict[int, list[float]]) -> pd.DataFrame:

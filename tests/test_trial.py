@@ -7,9 +7,7 @@ import pytest
 import ray
 
 import trainable.backbone
-from trainable.images import find_images
 from trainable.settings import EPOCH_METRICS
-from trainable.sources import find_source
 from trainable.training import CHECKPOINT, Training, logits_file
 from trainable.trial import FAILURE_FILE, ImageTrial, main
 
@@ -185,18 +183,9 @@ def test_ray_keeps_no_checkpoints_of_its_own(config, tmp_path) -> None:
 
 
 @pytest.fixture
-def folded(config, pictures, tmp_path):
+def folded(config, pooled, tmp_path):
     """`config` for three folds of two epochs, of all pictures."""
-    images = find_images(
-        find_source([str(pictures.parent)], print),
-        limit=None,
-        test=None,
-        val=None,
-        seed=0,
-        skip_unreadable=False,
-        progress=print,
-    )
-    images.save(tmp_path / "images.csv")
+    pooled.save(tmp_path / "images.csv")
 
     def make(folder: str = "trial") -> dict:
         made = config(folder, epochs=2)
